@@ -120,11 +120,11 @@ async def _build(store: SourceStore, hashing: ParallelHash | None, on_progress: 
         on_progress(SeedProgress("hashing", done, store.size_bytes))
 
     try:
-        return await asyncio.to_thread(store.build, report, hashing)
+        return await asyncio.to_thread(store.build_manifest, report, hashing)
     finally:
         stopping = True
         if hashing is not None:
-            hashing.stop()
+            hashing.kill()
 
 
 def folder_digest(folder: Path) -> bytes:
@@ -134,7 +134,7 @@ def folder_digest(folder: Path) -> bytes:
         PspError: the folder cannot be read, or has contents that cannot be seeded.
     """
     with contextlib.closing(SourceStore(folder, "folder", blake3_digest)) as store:
-        return store.build().file_id
+        return store.build_manifest().file_id
 
 
 @dataclass(slots=True)
@@ -204,7 +204,7 @@ class _Seeding:
         session = self.member.session_number
         share_count, file = await self._announce(session)
         if share_count:
-            self.manifest = await asyncio.to_thread(self.store.divided, share_count)
+            self.manifest = await asyncio.to_thread(self.store.divide, share_count)
         self.member.files.machine.hold_whole(self.manifest)
         if share_count:
             await self.member.client.divide(self.manifest, session, self.hold_back)

@@ -177,13 +177,13 @@ class Faults:
     def _fill_disk(self, client: Client, duration_ns: int) -> None:
         """Fill a client's disk; the client declines files and retries later."""
         if isinstance(client.store, MemoryStore):
-            client.store.full = True
+            client.store.is_full = True
             client.disk_full_until = max(client.disk_full_until, self.network.now + duration_ns)
             self.network.after(duration_ns, self._free_disk, client)
 
     def _free_disk(self, client: Client) -> None:
         if client.disk_full_until <= self.network.now and isinstance(client.store, MemoryStore):
-            client.store.full = False
+            client.store.is_full = False
 
     def _alter_store(self, client: Client, duration_ns: int) -> None:
         """Change one byte of each file that a client has begun and not finished."""

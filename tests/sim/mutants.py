@@ -39,7 +39,7 @@ from pspd.core.server.shares import Shares
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason
 from pspd.sim.scenario import Outcome, run_seed
-from pspd.store.files.verifier import BlockVerifier
+from pspd.store.files.verifier import FileVerifier
 from tests.sim.contradiction import Contradiction
 from tests.sim.idle_owner import IdleOwner
 from tests.sim.test_found import LONG_BATCHES, waiting_requests_skip_the_cache
@@ -437,7 +437,7 @@ MUTANTS = [
 ]
 
 
-def accept_contradictions(self: BlockVerifier, block: Range) -> None:
+def accept_contradictions(self: FileVerifier, block: Range) -> None:
     """Replace the check for contradictory digests."""
 
 
@@ -454,7 +454,7 @@ def find_no_idle_owner(patch: pytest.MonkeyPatch) -> None:
 
 def no_pause(patch: pytest.MonkeyPatch) -> None:
     """Request refuted units again at once."""
-    patch.setattr(BlockVerifier, "_refuse_contradiction", accept_contradictions)
+    patch.setattr(FileVerifier, "_raise_if_contradictory", accept_contradictions)
     patch.setattr(Download, "corrupt_pause_ns", property(lambda self: 0))
 
 
@@ -479,7 +479,7 @@ CASE_MUTANTS = [
     CaseMutant(
         "client",
         "contradictory digests are not declined",
-        replaced(BlockVerifier, "_refuse_contradiction", accept_contradictions),
+        replaced(FileVerifier, "_raise_if_contradictory", accept_contradictions),
         lambda: Contradiction().run(),
     ),
     CaseMutant(

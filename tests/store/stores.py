@@ -148,11 +148,11 @@ class DiskBench(Bench):
         self.store: DiskStore = DiskStore(folder, blake3_digest)
 
     @property
-    def work(self) -> Path:
+    def hidden_folder(self) -> Path:
         return self.folder / ".psp"
 
     def path(self, sample: Sample, suffix: str) -> Path:
-        return self.work / f"{sample.file_id.hex()}.{suffix}"
+        return self.hidden_folder / f"{sample.file_id.hex()}.{suffix}"
 
     def restart(self) -> None:
         """Open a new store on the folder. Closing writes nothing, so this is like a kill."""
@@ -163,7 +163,7 @@ class DiskBench(Bench):
         (self.folder / name).write_bytes(data)
 
     def visible(self) -> dict[str, bytes]:
-        paths = [path for path in self.folder.iterdir() if path != self.work]
+        paths = [path for path in self.folder.iterdir() if path != self.hidden_folder]
         return {path.name: archived(path) if path.is_dir() else path.read_bytes() for path in paths}
 
     def mode(self, name: str) -> int:

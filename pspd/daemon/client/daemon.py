@@ -119,7 +119,7 @@ async def run_clients(
                 plan.folder,
                 blake3_digest,
                 options.max_bytes,
-                verifies=options.verifies,
+                trusts_records=not options.verifies,
                 open_files_max=open_files_per_client(len(plans)),
             )
             hooks = FileHooks(store.unpack_job, _flusher(store, plan.name), store.external_changes)

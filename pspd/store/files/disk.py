@@ -22,15 +22,15 @@ from pspd.core.model.manifest import STORE_FOLDER, Digest, FileId, Manifest
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import FileSlice, Held, Written
 from pspd.errors import IntegrityError, StorageError, StoreFailed
-from pspd.store.files.records import ON_DISK, UNVERIFIED, Records, boot_id, load_instance_id, lock_folder
-from pspd.store.files.saved_files import SavedFiles
+from pspd.store.errors import unknown_file
+from pspd.store.files.records import FLUSHED, UNVERIFIED, Records, current_boot_id, load_instance_id, lock_folder
+from pspd.store.files.recovery import FileRecovery
 from pspd.store.files.stored_file import FileStatus, StoredFile, disk_bytes, require_space
 from pspd.store.files.unpacked import UnpackedFolders
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import OpenFiles
 from pspd.store.filesystem.files import flush_file, publish_file, set_mode, stat_regular
 from pspd.store.layout import ARCHIVE, COMPLETION, INSTANCE, MANIFEST, PARTIAL
-from pspd.store.messages import not_begun
 from pspd.store.tree.traverse import flush_tree
 
 _STAT_BLOCK_BYTES = 512
@@ -64,7 +64,7 @@ class DiskStore:
         digest: Digest,
         max_bytes: int | None = None,
         *,
-        verifies: bool = False,
+        trusts_records: bool = True,
         open_files_max: int | None = None,
     ) -> None:
         """Create the folder if necessary, lock it, and load its files.
@@ -73,7 +73,7 @@ class DiskStore:
             folder: the client's folder, in which finished files appear.
             digest: the digest function of manifests.
             max_bytes: the most bytes that all files begun since the start may take together; None for no limit.
-            verifies: whether to verify all bytes that the records list, even if the records could be trusted.
+            trusts_records: whether to trust the records of verified bytes. If not, the store verifies all these bytes.
             open_files_max: the maximum number of open descriptors; None for the default.
 
         Raises:
@@ -85,15 +85,18 @@ class DiskStore:
         self._begun: dict[FileId, None] = {}  # begun since the start; the other files may belong to other networks
         self._lock_fd = lock_folder(folder)
         folder = folder.absolute()  # later messages may be shown on other machines
-        self._work = folder / STORE_FOLDER
+        self._hidden_folder = folder / STORE_FOLDER
         self._max_bytes = max_bytes
         self._records = Records(folder, digest)
-        self._folders = UnpackedFolders(self._records)
+        self._unpacked = UnpackedFolders(self._records)
         try:
-            self._work_state = os.stat(self._work)
-            self.instance_id = load_instance_id(self._work / INSTANCE)
-            self._saved = SavedFiles(self._records, self._folders, self._open_files, boot_id(), verifies=verifies)
-            self._files = self._saved.load_all()
+            self._hidden_folder_state = os.stat(self._hidden_folder)
+            self.instance_id = load_instance_id(self._hidden_folder / INSTANCE)
+            boot_id = current_boot_id()
+            self._recovery = FileRecovery(
+                self._records, self._unpacked, self._open_files, boot_id, trusts_records=trusts_records
+            )
+            self._files = self._recovery.load_all()
         except BaseException:
             self.close()
             raise
@@ -140,29 +143,29 @@ class DiskStore:
             file: the file as this store knows it; None if it does not know the file.
         """
         is_changed = file is not None and file.status is FileStatus.CHANGED
-        if file is not None and is_changed and self._saved.is_name_taken(file):
-            raise self._saved.conflict(manifest)
-        adopted = self._saved.adopt_existing(manifest, self._require_room)
+        if file is not None and is_changed and self._recovery.is_name_taken(file):
+            raise self._recovery.name_conflict(manifest)
+        adopted = self._recovery.adopt_existing(manifest, self._require_space)
         if adopted is not None:
             return adopted
         if file is not None and is_changed and manifest.is_folder:
             # The file that had the folder's name is gone. Keep the intact units of the folder's archive.
             file.verifier.verify_all()
-            return self._saved.salvage(file, set_aside=False)
+            return self._recovery.salvage(file, renames_damaged=False)
         if file is not None and not is_changed:
             return file
-        self._require_room(manifest, disk_bytes(manifest))
+        self._require_space(manifest, disk_bytes(manifest))
         self._records.save_manifest(manifest)
-        return self._saved.open_partial(manifest)
+        return self._recovery.open_partial(manifest)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         """See ``Storage.write``."""
         file = self._file(file_id)
         if file.status is FileStatus.CHANGED:
-            raise self._saved.conflict(file.verifier.manifest)
+            raise self._recovery.name_conflict(file.verifier.manifest)
         written = file.verifier.write(start, stop, data)
         # A journal entry after another program's write would make the store trust that write after a restart.
-        if written.verified and not file.saved.is_changed:
+        if written.verified and not file.content.is_changed:
             file.journal.append(written.verified)
         return written
 
@@ -178,9 +181,9 @@ class DiskStore:
         """
         file = self._file(file_id)
         offset, length = file.verifier.payload_span(start, stop)
-        if file.saved.is_changed:
-            raise StorageError(f"{file.saved.path} was changed by another program")
-        return FileSlice(file.saved.fd, offset, length)
+        if file.content.is_changed:
+            raise StorageError(f"{file.content.path} was changed by another program")
+        return FileSlice(file.content.fd, offset, length)
 
     def missing(self, file_id: FileId) -> RangeSet:
         """See ``Storage.missing``."""
@@ -194,29 +197,29 @@ class DiskStore:
             StorageError: another file has the name, an archive cannot be unpacked, or the disk fails.
         """
         file = self._file(file_id)
-        manifest, part = file.verifier.manifest, file.saved.path
+        manifest, partial = file.verifier.manifest, file.content.path
         if file.status is FileStatus.FINISHED:
             return
         if file.status is FileStatus.CHANGED:
-            raise self._saved.conflict(manifest)
-        if file.saved.is_changed:
-            raise IntegrityError(f"{part} was changed by another program: verify it")
+            raise self._recovery.name_conflict(manifest)
+        if file.content.is_changed:
+            raise IntegrityError(f"{partial} was changed by another program: verify it")
         file.verifier.require_complete()
-        visible = self._saved.finished_path(manifest)
+        finished_path = self._recovery.finished_path(manifest)
         try:
-            os.ftruncate(file.saved.fd, manifest.size_bytes)
-            file.saved.accept_state()
-            state = os.fstat(file.saved.fd)
+            os.ftruncate(file.content.fd, manifest.size_bytes)
+            file.content.mark_unchanged()
+            state = os.fstat(file.content.fd)
             if manifest.is_folder:
-                self._folders.ensure_unpacked(manifest, part)
+                self._unpacked.ensure_unpacked(manifest, partial)
             else:
-                set_mode(file.saved.fd, manifest.mode, visible)
-            publish_file(part, visible)
+                set_mode(file.content.fd, manifest.mode, finished_path)
+            publish_file(partial, finished_path)
         except FileExistsError:
-            raise self._saved.conflict(manifest) from None
+            raise self._recovery.name_conflict(manifest) from None
         except OSError as error:
-            raise storage_error("finish", visible, error) from None
-        self._saved.publish(file, state)
+            raise storage_error("finish", finished_path, error) from None
+        self._recovery.publish(file, state)
 
     def flush_job(self, file_id: FileId) -> Callable[[], None]:
         """Return a function that flushes a finished file to the disk, callable in any thread.
@@ -225,13 +228,13 @@ class DiskStore:
         or archive cannot be opened, or if the disk fails. After it has returned, call :meth:`record_flushed`.
         """
         file = self._file(file_id)
-        manifest, path = file.verifier.manifest, file.saved.path
-        visible = self._records.visible(manifest)
+        manifest, path = file.verifier.manifest, file.content.path
+        visible_path = self._records.visible_path(manifest)
 
         def flush() -> None:
             flush_file(path)
             if manifest.is_folder:
-                flush_tree(visible)
+                flush_tree(visible_path)
 
         return flush
 
@@ -246,11 +249,11 @@ class DiskStore:
         """
         file = self._files.get(file_id)
         record = self._records.completion(file_id)
-        if self._lock_fd < 0 or file is None or record is None or record.boot_id != self._saved.boot:
+        if self._lock_fd < 0 or file is None or record is None or record.boot_id != self._recovery.boot_id:
             return
-        state = stat_regular(self._saved.finished_path(file.verifier.manifest))
+        state = stat_regular(self._recovery.finished_path(file.verifier.manifest))
         if state is not None and record.describes(state):
-            self._records.save_completion(file.verifier.manifest, state, ON_DISK)
+            self._records.save_completion(file.verifier.manifest, state, FLUSHED)
 
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``. A corrupt finished file keeps its name, because it belongs to the user.
@@ -264,15 +267,15 @@ class DiskStore:
         # If the verification raises an error, the file stays unknown: the next ``begin`` reads it from the disk.
         del self._files[file_id]
         if file.status is FileStatus.UNFINISHED:
-            self._folders.remove_unpacked(file_id)
-            file.saved.accept_state()
+            self._unpacked.remove_unpacked(file_id)
+            file.content.mark_unchanged()
             file.verifier.verify_all()
             file.journal.rewrite(file.verifier.verified)
             self._files[file_id] = file
             return
         manifest = file.verifier.manifest
-        record = self._records.distrust(manifest, UNVERIFIED)
-        if (verified := self._saved.load_finished(manifest, record)) is not None:
+        record = self._records.invalidate_completion(manifest, UNVERIFIED)
+        if (verified := self._recovery.load_finished(manifest, record)) is not None:
             self._files[file_id] = verified
 
     def external_changes(self) -> ExternalChanges:
@@ -285,12 +288,12 @@ class DiskStore:
             if file.status is not FileStatus.FINISHED:
                 continue
             try:
-                if not self._saved.looks_unchanged(file):
+                if not self._recovery.looks_unchanged(file):
                     found.changed.append(file_id)
             except FileNotFoundError:
-                found.removed[file_id] = self._records.visible(file.verifier.manifest)
+                found.removed[file_id] = self._records.visible_path(file.verifier.manifest)
             except Exception as error:  # an error does not prove a change
-                _LOG.warning("cannot look at %s: %s", file.saved.path, error)
+                _LOG.warning("cannot look at %s: %s", file.content.path, error)
         return found
 
     def unpack_job(self, file_id: FileId) -> Callable[[], None] | None:
@@ -301,7 +304,7 @@ class DiskStore:
         file = self._file(file_id)
         if not file.verifier.manifest.is_folder or file.status is not FileStatus.UNFINISHED:
             return None
-        return self._folders.unpack_job(file.verifier.manifest, file.saved.path)
+        return self._unpacked.unpack_job(file.verifier.manifest, file.content.path)
 
     def discard(self, file_id: FileId) -> None:
         """See ``Storage.discard``. While a thread unpacks the folder, the unpacked part stays: call this again later.
@@ -312,8 +315,8 @@ class DiskStore:
         file = self._files.pop(file_id, None)
         self._begun.pop(file_id, None)
         if file is not None:
-            self._open_files.close(file.saved.path)
-        self._saved.remove_work(file_id)
+            self._open_files.close(file.content.path)
+        self._recovery.remove_temporary_files(file_id)
         self._records.remove(file_id, ARCHIVE, COMPLETION, MANIFEST)
 
     def require_usable(self) -> None:
@@ -323,35 +326,35 @@ class DiskStore:
             StoreFailed: the hidden folder is gone, was replaced, or may not be used.
         """
         try:
-            is_in_place = os.path.samestat(os.stat(self._work), self._work_state)
-            may_use = os.access(self._work, os.R_OK | os.W_OK | os.X_OK)
-            is_read_only = bool(os.statvfs(self._work).f_flag & os.ST_RDONLY)
+            is_in_place = os.path.samestat(os.stat(self._hidden_folder), self._hidden_folder_state)
+            may_use = os.access(self._hidden_folder, os.R_OK | os.W_OK | os.X_OK)
+            is_read_only = bool(os.statvfs(self._hidden_folder).f_flag & os.ST_RDONLY)
         except OSError as error:
-            raise StoreFailed(str(storage_error("use", self._work, error))) from None
+            raise StoreFailed(str(storage_error("use", self._hidden_folder, error))) from None
         if not is_in_place:
-            raise StoreFailed(f"{self._work} was replaced by another folder: restart the client")
+            raise StoreFailed(f"{self._hidden_folder} was replaced by another folder: restart the client")
         if not may_use:
             number = errno.EROFS if is_read_only else errno.EACCES
-            raise StoreFailed(str(storage_error("use", self._work, OSError(number, ""))))
+            raise StoreFailed(str(storage_error("use", self._hidden_folder, OSError(number, ""))))
 
     def close(self) -> None:
         """Stop unpacking, close all files and unlock the folder; idempotent. This saves nothing."""
-        self._folders.stop()
+        self._unpacked.stop()
         self._open_files.close_all()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
-    def _require_room(self, manifest: Manifest, more_bytes: int) -> None:
+    def _require_space(self, manifest: Manifest, more_bytes: int) -> None:
         """Check that there is room for a file; ``more_bytes`` includes the bytes that the file already takes."""
         file_id = manifest.file_id
         others = [self._files[other] for other in self._begun if other in self._files and other != file_id]
-        part = stat_regular(self._records.path(file_id, PARTIAL))
-        written_bytes = part.st_blocks * _STAT_BLOCK_BYTES if part is not None else 0
-        require_space(manifest, more_bytes - written_bytes, others, self._work, self._max_bytes)
+        partial = stat_regular(self._records.hidden_path(file_id, PARTIAL))
+        written_bytes = partial.st_blocks * _STAT_BLOCK_BYTES if partial is not None else 0
+        require_space(manifest, more_bytes - written_bytes, others, self._hidden_folder, self._max_bytes)
 
     def _file(self, file_id: FileId) -> StoredFile:
         try:
             return self._files[file_id]
         except KeyError:
-            raise not_begun(file_id) from None
+            raise unknown_file(file_id) from None

@@ -6,50 +6,50 @@ from pspd.core.model.manifest import Digest, FileId, Manifest
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import Held, Written
 from pspd.errors import IntegrityError, StorageError
-from pspd.store.files.verifier import BlockVerifier
-from pspd.store.messages import name_conflict, not_begun
+from pspd.store.errors import name_conflict, unknown_file
+from pspd.store.files.verifier import FileVerifier
 
 
 class Buffer:
     """The bytes of one file in memory; implements ``pspd.store.files.verifier.SavedBytes``.
 
     Attributes:
-        saved: the bytes; immutable once the file is finished.
-        is_changed: whether :meth:`flip_byte` has changed the bytes since :meth:`accept_changes`.
+        data: the bytes; immutable once the file is finished.
+        is_changed: whether :meth:`flip_byte` has changed the bytes since :meth:`mark_unchanged`.
     """
 
-    __slots__ = ("is_changed", "saved")
+    __slots__ = ("data", "is_changed")
 
-    def __init__(self, saved: bytearray | bytes) -> None:
-        self.saved = saved
+    def __init__(self, data: bytearray | bytes) -> None:
+        self.data = data
         self.is_changed = False
 
     @property
     def is_finished(self) -> bool:
         """Whether the file is finished."""
-        return isinstance(self.saved, bytes)
+        return isinstance(self.data, bytes)
 
     def write_at(self, offset: int, data: memoryview) -> None:
         """See ``SavedBytes.write_at``."""
-        assert isinstance(self.saved, bytearray), "a finished file is not written to"
-        self.saved[offset : offset + len(data)] = data
+        assert isinstance(self.data, bytearray), "a finished file is not written to"
+        self.data[offset : offset + len(data)] = data
 
     def read_at(self, offset: int, length: int) -> memoryview:
         """See ``SavedBytes.read_at``."""
-        return memoryview(self.saved)[offset : offset + length]
+        return memoryview(self.data)[offset : offset + length]
 
     def finish(self) -> bytes:
         """Make the bytes immutable and return them."""
-        self.saved = bytes(self.saved)
-        return self.saved
+        self.data = bytes(self.data)
+        return self.data
 
     def flip_byte(self, offset: int) -> None:
         """Change one byte of an unfinished file, as another program might; ``offset`` is taken modulo the size."""
-        if isinstance(self.saved, bytearray) and self.saved:
-            self.saved[offset % len(self.saved)] ^= 0xFF
+        if isinstance(self.data, bytearray) and self.data:
+            self.data[offset % len(self.data)] ^= 0xFF
             self.is_changed = True
 
-    def accept_changes(self) -> None:
+    def mark_unchanged(self) -> None:
         """Accept the bytes as they are now: they count as unchanged."""
         self.is_changed = False
 
@@ -74,9 +74,9 @@ class MemoryStore:
         self.finished: dict[str, bytes] = {}
         self.modes: dict[str, int] = {}
         self.instance_id = instance_id
-        self.full = False
+        self.is_full = False
         self._digest = digest
-        self._files: dict[FileId, tuple[BlockVerifier, Buffer]] = {}
+        self._files: dict[FileId, tuple[FileVerifier, Buffer]] = {}
 
     def known(self) -> dict[FileId, Held]:
         """See ``Storage.known``."""
@@ -95,14 +95,14 @@ class MemoryStore:
             if manifest.name in self.finished:
                 self._adopt(manifest)
             elif known is None:
-                self._require_room()
+                self._require_space()
                 buffer = Buffer(bytearray(manifest.size_bytes))
-                self._files[manifest.file_id] = BlockVerifier(manifest, buffer, self._digest), buffer
+                self._files[manifest.file_id] = FileVerifier(manifest, buffer, self._digest), buffer
         return self._held(manifest.file_id)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
         """See ``Storage.write``."""
-        self._require_room()
+        self._require_space()
         return self._file(file_id)[0].write(start, stop, data)
 
     def payload(self, file_id: FileId, start: int, stop: int) -> memoryview:
@@ -126,7 +126,7 @@ class MemoryStore:
             raise IntegrityError(f"{manifest.name!r} was changed by another program: verify it")
         verifier.require_complete()
         if manifest.name in self.finished:
-            raise StorageError(name_conflict(manifest.name, "memory"))
+            raise name_conflict(manifest.name, "memory")
         self.finished[manifest.name] = buffer.finish()
         self.modes[manifest.name] = manifest.mode
 
@@ -145,7 +145,7 @@ class MemoryStore:
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``."""
         verifier, buffer = self._file(file_id)
-        buffer.accept_changes()
+        buffer.mark_unchanged()
         verifier.verify_all()
 
     def discard(self, file_id: FileId) -> None:
@@ -158,24 +158,24 @@ class MemoryStore:
     def close(self) -> None:
         """Do nothing: a store in memory has nothing open."""
 
-    def _require_room(self) -> None:
-        if self.full:
+    def _require_space(self) -> None:
+        if self.is_full:
             raise StorageError("there is no room")
 
     def _adopt(self, manifest: Manifest) -> None:
         buffer = Buffer(self.finished[manifest.name])
-        verifier = BlockVerifier(manifest, buffer, self._digest)
+        verifier = FileVerifier(manifest, buffer, self._digest)
         verifier.verify_all()
-        if len(buffer.saved) != manifest.size_bytes or not verifier.complete:
-            raise StorageError(name_conflict(manifest.name, "memory"))
+        if len(buffer.data) != manifest.size_bytes or not verifier.is_complete:
+            raise name_conflict(manifest.name, "memory")
         self._files[manifest.file_id] = verifier, buffer
 
     def _held(self, file_id: FileId) -> Held:
         verifier, buffer = self._file(file_id)
         return Held(verifier.verified, buffer.is_finished)
 
-    def _file(self, file_id: FileId) -> tuple[BlockVerifier, Buffer]:
+    def _file(self, file_id: FileId) -> tuple[FileVerifier, Buffer]:
         try:
             return self._files[file_id]
         except KeyError:
-            raise not_begun(file_id) from None
+            raise unknown_file(file_id) from None

@@ -19,11 +19,11 @@ from pspd.store.layout import BOOT, COMPLETION, JOURNAL, LOCK, MANIFEST
 from pspd.store.manifest_codec import decode_manifest, encode_manifest
 
 INSTANCE_BYTES = 16
-ON_DISK = ""
+FLUSHED = ""
 """Replaces the boot id in a completion record of a flushed file, which a crash of the machine cannot damage."""
 UNVERIFIED = "unverified"
 """Replaces the boot id in a completion record of a file that must be verified before it is used."""
-TORN = "torn"
+DAMAGED = "torn"
 """Replaces the boot id in a completion record if the record is torn, or if the disk has damaged the file."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -44,12 +44,12 @@ def lock_folder(folder: Path) -> int:
         WrongState: another client uses the folder.
         StorageError: the folder cannot be used or locked.
     """
-    work, lock = folder / STORE_FOLDER, folder / STORE_FOLDER / LOCK
+    hidden_folder, lock = folder / STORE_FOLDER, folder / STORE_FOLDER / LOCK
     try:
-        work.mkdir(PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+        hidden_folder.mkdir(PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
     except OSError as error:
-        raise storage_error("use", work, error) from None
-    make_private(work)  # earlier versions created files with the modes that the umask allows
+        raise storage_error("use", hidden_folder, error) from None
+    make_private(hidden_folder)  # earlier versions created files with the modes that the umask allows
     try:
         with ExitStack() as on_failure:
             fd = open_private(lock, os.O_RDWR | os.O_CREAT)
@@ -88,7 +88,7 @@ def load_instance_id(path: Path) -> bytes:
     return saved
 
 
-def boot_id() -> str:
+def current_boot_id() -> str:
     """Return the id of the machine's present boot; a new random id if the machine reports none.
 
     A killed process loses no byte that it has written. After a power failure, the disk may have the journal but not the
@@ -109,8 +109,8 @@ class CompletionRecord:
         name: the file's name in the client's folder; empty if the record is torn.
         size_bytes: the size of the file, or of a folder's archive.
         mtime_ns: the modification time of the file, or of a folder's archive, in nanoseconds.
-        boot_id: the id of the boot in which the file was finished or last verified, or ``ON_DISK``, ``UNVERIFIED`` or
-            ``TORN``. With the last two, the size and time are 0.
+        boot_id: the id of the boot in which the file was finished or last verified, or ``FLUSHED``, ``UNVERIFIED`` or
+            ``DAMAGED``. With the last two, the size and time are 0.
     """
 
     name: str
@@ -130,17 +130,17 @@ class CompletionRecord:
             ValueError, RecursionError: the record is torn or has another format.
         """
         match json.loads(record):
-            case {"name": str(name), "size_bytes": int(size_bytes), "mtime_ns": int(mtime_ns), "boot_id": str(boot)}:
-                return CompletionRecord(name, size_bytes, mtime_ns, boot)
+            case {"name": str(name), "size_bytes": int(size_bytes), "mtime_ns": int(mtime_ns), "boot_id": str(boot_id)}:
+                return CompletionRecord(name, size_bytes, mtime_ns, boot_id)
         raise ValueError("the record has another format")
 
-    def may_be_lost(self, boot: str) -> bool:
-        """Return whether the machine may have crashed before the file was flushed; also True for ``TORN``.
+    def may_have_lost_bytes(self, boot_id: str) -> bool:
+        """Return whether the machine may have crashed before the file was flushed; also True for ``DAMAGED``.
 
         Args:
-            boot: the present boot id.
+            boot_id: the present boot id.
         """
-        return self.boot_id not in (ON_DISK, UNVERIFIED, boot)
+        return self.boot_id not in (FLUSHED, UNVERIFIED, boot_id)
 
     def describes(self, state: os.stat_result) -> bool:
         """Return whether a file's state has the recorded size and modification time."""
@@ -164,25 +164,25 @@ class Records:
             digest: the digest function of manifests.
         """
         self.folder = folder
-        self.work = folder / STORE_FOLDER
+        self.hidden_folder = folder / STORE_FOLDER
         self.digest = digest
 
-    def visible(self, manifest: Manifest) -> Path:
+    def visible_path(self, manifest: Manifest) -> Path:
         """Return the path where the user finds the finished file or folder."""
         return self.folder / manifest.name
 
-    def path(self, file_id: FileId, suffix: str) -> Path:
+    def hidden_path(self, file_id: FileId, suffix: str) -> Path:
         """Return the path of one of a file's parts in the hidden folder.
 
         Args:
             file_id: the file's id.
             suffix: the suffix of the part, from ``pspd.store.layout``.
         """
-        return self.work / f"{file_id.hex()}.{suffix}"
+        return self.hidden_folder / f"{file_id.hex()}.{suffix}"
 
     def manifests(self) -> Iterator[Manifest]:
         """Yield every saved manifest; log a warning for each that cannot be read."""
-        for path in sorted(self.work.glob(f"*.{MANIFEST}")):
+        for path in sorted(self.hidden_folder.glob(f"*.{MANIFEST}")):
             try:
                 manifest = decode_manifest(path.read_bytes(), self.digest)
                 if manifest.file_id.hex() != path.stem:
@@ -198,21 +198,21 @@ class Records:
         Raises:
             StorageError: the manifest cannot be saved.
         """
-        replace_file(self.path(manifest.file_id, MANIFEST), encode_manifest(manifest))
+        replace_file(self.hidden_path(manifest.file_id, MANIFEST), encode_manifest(manifest))
 
     def completion(self, file_id: FileId) -> CompletionRecord | None:
         """Return the completion record of a file; None if there is none, or it cannot be read.
 
-        For a torn record, return a record with ``TORN``: even a torn record shows that the file was finished.
+        For a torn record, return a record with ``DAMAGED``: even a torn record shows that the file was finished.
         """
-        path = self.path(file_id, COMPLETION)
+        path = self.hidden_path(file_id, COMPLETION)
         try:
             return CompletionRecord.decode(path.read_bytes())
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError) as error:
             _LOG.warning("%s is torn: %s", path, error)
-            return CompletionRecord("", size_bytes=0, mtime_ns=0, boot_id=TORN)
+            return CompletionRecord("", size_bytes=0, mtime_ns=0, boot_id=DAMAGED)
         except OSError as error:
             _LOG.warning("ignoring %s: %s", path, error)
             return None
@@ -223,30 +223,30 @@ class Records:
         Args:
             manifest: the file's manifest.
             state: the ``stat`` result of the file, or of a folder's archive.
-            boot_id: the present boot id, or ``ON_DISK``.
+            boot_id: the present boot id, or ``FLUSHED``.
 
         Raises:
             StorageError: the record cannot be saved.
         """
         record = CompletionRecord(manifest.name, state.st_size, state.st_mtime_ns, boot_id)
-        replace_file(self.path(manifest.file_id, COMPLETION), record.encode())
+        replace_file(self.hidden_path(manifest.file_id, COMPLETION), record.encode())
 
-    def distrust(self, manifest: Manifest, boot_id: str) -> CompletionRecord:
+    def invalidate_completion(self, manifest: Manifest, marker: str) -> CompletionRecord:
         """Record that a finished file must be verified, and return the record.
 
         Call this before any step of the verification or the repair that can fail.
 
         Args:
             manifest: the file's manifest.
-            boot_id: ``UNVERIFIED``, or ``TORN`` if the disk has damaged the file.
+            marker: ``UNVERIFIED``, or ``DAMAGED`` if the disk has damaged the file.
 
         Raises:
             StorageError: the record cannot be saved. The earlier record is then removed, so that the store treats the
                 file as the user's.
         """
-        record = CompletionRecord(manifest.name, size_bytes=0, mtime_ns=0, boot_id=boot_id)
+        record = CompletionRecord(manifest.name, size_bytes=0, mtime_ns=0, boot_id=marker)
         try:
-            replace_file(self.path(manifest.file_id, COMPLETION), record.encode())
+            replace_file(self.hidden_path(manifest.file_id, COMPLETION), record.encode())
         except StorageError:
             self.remove(manifest.file_id, COMPLETION)
             raise
@@ -263,30 +263,30 @@ class Records:
             StorageError: a part cannot be removed.
         """
         for suffix in suffixes:
-            remove_file(self.path(file_id, suffix))
+            remove_file(self.hidden_path(file_id, suffix))
 
-    def remove_other_journals(self, file_ids: Collection[FileId]) -> None:
+    def remove_journals_except(self, file_ids: Collection[FileId]) -> None:
         """Remove all journals except those of the given files.
 
         Raises:
             StorageError: a journal cannot be removed.
         """
         kept = {file_id.hex() for file_id in file_ids}
-        for path in self.work.glob(f"*.{JOURNAL}"):
+        for path in self.hidden_folder.glob(f"*.{JOURNAL}"):
             if path.stem not in kept:
                 remove_file(path)
 
-    def boot(self) -> str:
+    def trusted_boot_id(self) -> str:
         """Return the id of the boot in which the journals can be trusted; an empty string if it is unknown."""
         try:
-            return (self.work / BOOT).read_text("ascii")
+            return (self.hidden_folder / BOOT).read_text("ascii")
         except (OSError, ValueError):
             return ""
 
-    def save_boot(self, boot: str) -> None:
+    def save_trusted_boot_id(self, boot_id: str) -> None:
         """Record the id of the boot in which the journals can be trusted.
 
         Raises:
             StorageError: the id cannot be saved.
         """
-        replace_file(self.work / BOOT, boot.encode())
+        replace_file(self.hidden_folder / BOOT, boot_id.encode())

@@ -19,7 +19,7 @@ from pspd.core.model.manifest import CHUNK_BYTES, Manifest
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import Held
 from pspd.errors import StorageError
-from pspd.store.files.verifier import BlockVerifier
+from pspd.store.files.verifier import FileVerifier
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import FileBytes, OpenFiles
 from pspd.store.filesystem.files import replace_file
@@ -111,7 +111,7 @@ class FileStatus(Enum):
     """The status of a file, which also determines where its bytes are."""
 
     UNFINISHED = auto()  # in the hidden folder; the store writes to it
-    FINISHED = auto()  # at ``SavedFiles.finished_path``; the store does not write to it
+    FINISHED = auto()  # at ``FileRecovery.finished_path``; the store does not write to it
     CHANGED = auto()  # like FINISHED, but another program has changed it; its verified units can be sent
 
 
@@ -120,16 +120,16 @@ class StoredFile:
 
     Args:
         verifier: the file's verifier, which records the verified chunks.
-        saved: the file's bytes.
+        content: the file's bytes.
         journal: the file's journal, which exists on the disk only while the file is unfinished.
         status: the file's status.
     """
 
-    __slots__ = ("journal", "saved", "status", "verifier")
+    __slots__ = ("content", "journal", "status", "verifier")
 
-    def __init__(self, verifier: BlockVerifier, saved: FileBytes, journal: Journal, status: FileStatus) -> None:
+    def __init__(self, verifier: FileVerifier, content: FileBytes, journal: Journal, status: FileStatus) -> None:
         self.verifier = verifier
-        self.saved = saved
+        self.content = content
         self.journal = journal
         self.status = status
 
@@ -145,10 +145,10 @@ class StoredFile:
             return 0
         return max(0, disk_bytes(self.verifier.manifest) - self.verifier.verified.chunk_count * CHUNK_BYTES)
 
-    def mark_finished(self, saved: FileBytes) -> None:
-        """Record that the file is finished; ``saved`` has the bytes at their final path."""
-        saved.accept_state()
-        self.saved = saved
+    def mark_finished(self, content: FileBytes) -> None:
+        """Record that the file is finished; ``content`` has the bytes at their final path."""
+        content.mark_unchanged()
+        self.content = content
         self.status = FileStatus.FINISHED
 
     def mark_changed(self) -> None:
@@ -162,7 +162,7 @@ def disk_bytes(manifest: Manifest) -> int:
 
 
 def require_space(
-    manifest: Manifest, more_bytes: int, others: Collection[StoredFile], work: Path, max_bytes: int | None
+    manifest: Manifest, more_bytes: int, others: Collection[StoredFile], hidden_folder: Path, max_bytes: int | None
 ) -> None:
     """Check that a file stays within ``--max-bytes`` and fits on the disk, before it is begun.
 
@@ -172,7 +172,7 @@ def require_space(
         manifest: the file's manifest.
         more_bytes: how many bytes of disk space the file will still take.
         others: the other files that were begun since the client started.
-        work: the client's hidden folder.
+        hidden_folder: the client's hidden folder.
         max_bytes: the most bytes that the file and the others may take together; None for no limit.
 
     Raises:
@@ -188,14 +188,14 @@ def require_space(
             f" --max-bytes {size_text(max_bytes)}: {advice}"
         )
     try:
-        disk = os.statvfs(work)
+        disk = os.statvfs(hidden_folder)
     except OSError as error:
-        raise storage_error("use", work, error) from None
+        raise storage_error("use", hidden_folder, error) from None
     reserved_bytes = sum(file.unwritten_bytes for file in others)
     free_bytes = max(0, disk.f_bavail * disk.f_frsize - reserved_bytes)
     if more_bytes > free_bytes and disk.f_blocks > 0:  # some file systems report no size
         reserved = f" beside {size_text(reserved_bytes)} for other files that are being received"
         raise StorageError(
             f"{manifest.name!r} needs {size_text(more_bytes)}, {size_text(more_bytes - free_bytes)} more than are free"
-            f" in {work.parent}{reserved if reserved_bytes else ''}: free some space there"
+            f" in {hidden_folder.parent}{reserved if reserved_bytes else ''}: free some space there"
         )

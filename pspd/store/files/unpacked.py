@@ -16,7 +16,7 @@ from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.files import stat_regular
 from pspd.store.layout import COMPLETION, UNPACKED, UNPACKING
 from pspd.store.tree.traverse import is_real_folder, remove_tree
-from pspd.store.tree.unpack import is_folder_of, unpack
+from pspd.store.tree.unpack import folder_matches, unpack
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ class UnpackedFolders:
 
     def is_intact(self, manifest: Manifest) -> bool:
         """Return whether a folder has the name, and an archive made from it would match the manifest."""
-        return is_folder_of(manifest, self._records.visible(manifest), self._records.digest)
+        return folder_matches(manifest, self._records.visible_path(manifest), self._records.digest)
 
     def is_replaced(self, manifest: Manifest) -> bool:
         """Return whether something other than a folder, such as a link to one, has the folder's name."""
-        visible = self._records.visible(manifest)
-        return os.path.lexists(visible) and not is_real_folder(visible)
+        visible_path = self._records.visible_path(manifest)
+        return os.path.lexists(visible_path) and not is_real_folder(visible_path)
 
-    def unpack_job(self, manifest: Manifest, part: Path) -> Callable[[], None] | None:
+    def unpack_job(self, manifest: Manifest, archive: Path) -> Callable[[], None] | None:
         """Return a function that unpacks a verified archive, callable in any thread.
 
         Return None if the folder is already unpacked or its name is taken. The function raises ``StorageError`` if the
@@ -50,26 +50,26 @@ class UnpackedFolders:
 
         Args:
             manifest: the folder's manifest.
-            part: the path of the folder's archive.
+            archive: the path of the folder's archive.
         """
         # The path is unique, because a thread of an earlier client in this process may still be unpacking the folder.
-        temporary = self._records.path(manifest.file_id, f"{UNPACKING}-{os.urandom(4).hex()}")
-        unpacked = self._records.path(manifest.file_id, UNPACKED)
-        if unpacked.exists() or os.path.lexists(self._records.visible(manifest)):
+        temporary = self._records.hidden_path(manifest.file_id, f"{UNPACKING}-{os.urandom(4).hex()}")
+        unpacked = self._records.hidden_path(manifest.file_id, UNPACKED)
+        if unpacked.exists() or os.path.lexists(self._records.visible_path(manifest)):
             return None
-        before = _state_of(part)
+        before = _state_of(archive)
 
-        def check_stopped() -> None:
+        def raise_if_stopping() -> None:
             if self._is_stopping:
                 raise StorageError(f"{manifest.name!r} is not unpacked: the client is stopping")
 
         def unpack_all() -> None:
             self._unpacking.add(manifest.file_id)
             try:
-                unpack(part, temporary, check_stopped)
-                if _state_of(part) != before:
+                unpack(archive, temporary, raise_if_stopping)
+                if _state_of(archive) != before:
                     raise StorageError(f"{manifest.name!r} was changed while it was unpacked")
-                check_stopped()
+                raise_if_stopping()
                 os.rename(temporary, unpacked)
             except OSError as error:
                 raise storage_error("unpack", unpacked, error) from None
@@ -80,21 +80,21 @@ class UnpackedFolders:
 
         return unpack_all
 
-    def ensure_unpacked(self, manifest: Manifest, part: Path) -> None:
+    def ensure_unpacked(self, manifest: Manifest, archive: Path) -> None:
         """Unpack a folder unless it is already unpacked.
 
         Args:
             manifest: the folder's manifest.
-            part: the path of the folder's archive.
+            archive: the path of the folder's archive.
 
         Raises:
             FileExistsError: something else has the folder's name.
             StorageError: the archive cannot be unpacked.
         """
-        visible = self._records.visible(manifest)
-        if os.path.lexists(visible) and not self.is_intact(manifest):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(visible))
-        unpack_all = self.unpack_job(manifest, part)
+        visible_path = self._records.visible_path(manifest)
+        if os.path.lexists(visible_path) and not self.is_intact(manifest):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(visible_path))
+        unpack_all = self.unpack_job(manifest, archive)
         if unpack_all is not None:
             unpack_all()
 
@@ -106,14 +106,14 @@ class UnpackedFolders:
         Raises:
             StorageError: the folder cannot be renamed. The completion record is then removed.
         """
-        visible = self._records.visible(manifest)
-        if os.path.lexists(visible):
+        visible_path = self._records.visible_path(manifest)
+        if os.path.lexists(visible_path):
             return
         try:
-            os.rename(self._records.path(manifest.file_id, UNPACKED), visible)
+            os.rename(self._records.hidden_path(manifest.file_id, UNPACKED), visible_path)
         except OSError as error:
             self._records.remove(manifest.file_id, COMPLETION)
-            raise storage_error("finish", visible, error) from None
+            raise storage_error("finish", visible_path, error) from None
 
     def remove_unpacked(self, file_id: FileId) -> None:
         """Remove the unpacked copies of a folder from the hidden folder, unless a thread is unpacking the folder.
@@ -121,13 +121,13 @@ class UnpackedFolders:
         Raises:
             StorageError: the folder cannot be removed.
         """
-        unpacked = self._records.path(file_id, UNPACKED)
+        unpacked = self._records.hidden_path(file_id, UNPACKED)
         for path in unpacked.parent.glob(f"{unpacked.stem}.unpack*") if file_id not in self._unpacking else ():
             remove_tree(path)
 
-    def remove_strays(self) -> None:
+    def remove_all_unpacked(self) -> None:
         """Remove all unpacked folders in the hidden folder, which a crash may have damaged; log a warning on errors."""
-        for path in self._records.work.glob("*.unpack*"):
+        for path in self._records.hidden_folder.glob("*.unpack*"):
             try:
                 remove_tree(path)
             except StorageError as error:

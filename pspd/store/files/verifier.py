@@ -43,7 +43,7 @@ class SavedBytes(Protocol):
         """
 
 
-class BlockVerifier:
+class FileVerifier:
     """Verifies and saves the chunks of one file.
 
     Args:
@@ -66,7 +66,7 @@ class BlockVerifier:
         return self._holdings.verified
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every chunk of the file is verified."""
         return self._holdings.complete
 
@@ -76,7 +76,7 @@ class BlockVerifier:
         Raises:
             IntegrityError: a chunk is not verified.
         """
-        if not self.complete:
+        if not self.is_complete:
             raise IntegrityError(
                 f"{self.manifest.name!r} cannot be finished: {self.verified.chunk_count} of its"
                 f" {self.manifest.chunk_count} chunks are verified: fetch the others first"
@@ -110,10 +110,10 @@ class BlockVerifier:
             gap_offset, gap_length = self.manifest.byte_span(*gap)
             self._write_gap(gap, data[gap_offset - offset :][:gap_length], written)
         for block in written.corrupt:
-            self._refuse_contradiction(block)
+            self._raise_if_contradictory(block)
         return written
 
-    def _refuse_contradiction(self, block: Range) -> None:
+    def _raise_if_contradictory(self, block: Range) -> None:
         """Raise ``ContradictoryDigests`` if the saved bytes of a corrupt cut block prove a contradiction.
 
         The pieces and the block are verified again in one copy of the saved bytes, because another program may have
@@ -124,14 +124,14 @@ class BlockVerifier:
         data = self._saved.read_at(*self.manifest.byte_span(*block))
         if len(data) != self.manifest.byte_span(*block)[1]:
             return
-        if self.manifest.wrong_units(*block, [memoryview(data)], self._digest) or self._is_block(block, data):
+        if self.manifest.wrong_units(*block, [memoryview(data)], self._digest) or self._matches_block(block, data):
             return
         raise ContradictoryDigests(
             f"the digests of chunks {block} of {self.manifest.name!r} contradict each other: every piece is right and"
             " the whole block is wrong: remove the file with `pspctl rm` and seed the original again"
         )
 
-    def _is_block(self, block: Range, data: bytes | memoryview) -> bool:
+    def _matches_block(self, block: Range, data: bytes | memoryview) -> bool:
         return self._digest((data,)) == self.manifest.block_at(block.start)[1]
 
     def _write_gap(self, chunks: Range, data: memoryview, written: Written) -> None:
@@ -221,9 +221,9 @@ class BlockVerifier:
         self._holdings.mark_verified(units)
         written.verified.add(*units)
         for block, _ in self.manifest.cut_blocks_in(*units):
-            self._verify_cut(block, written)
+            self._verify_cut_block(block, written)
 
-    def _verify_cut(self, block: Range, written: Written) -> None:
+    def _verify_cut_block(self, block: Range, written: Written) -> None:
         """Verify a cut block as a whole once all its pieces are verified.
 
         The file's id depends on the digests of blocks, not of pieces. If all pieces match their digests, but the block
@@ -231,7 +231,7 @@ class BlockVerifier:
         """
         if not self._holdings.verified.covers(*block):
             return
-        if self._is_block(block, self._saved.read_at(*self.manifest.byte_span(*block))):
+        if self._matches_block(block, self._saved.read_at(*self.manifest.byte_span(*block))):
             return
         self._holdings.mark_corrupt(block)
         written.verified.discard(*block)

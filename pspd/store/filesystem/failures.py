@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pspd.errors import StorageError, StoreFailed
 
-FILE_ERRORS: dict[int, str] = {
+FILE_ERROR_ADVICE: dict[int, str] = {
     # The file does not fit. Other files may fit, and there may be room later.
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there, or raise the quota",
@@ -42,7 +42,7 @@ FILE_ERRORS: dict[int, str] = {
 An error in neither table is treated as an error of one file. If it concerns every file, the client declines each file.
 """
 
-STORE_ERRORS: dict[int, str] = {
+STORE_ERROR_ADVICE: dict[int, str] = {
     # The disk or file system is damaged or gone. If a write fails with such an error, earlier writes may be lost too.
     **dict.fromkeys((errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.EREMOTEIO), "check the disk"),
     **dict.fromkeys((errno.EUCLEAN, errno.EBADMSG), "check the file system (fsck)"),
@@ -56,7 +56,7 @@ STORE_ERRORS: dict[int, str] = {
 """Advice for errors of the store, by error number. The client ends; for failed reads, see ``_BAD_SECTORS``."""
 
 _BAD_SECTORS = {errno.EIO, errno.EBADMSG}
-"""Error numbers in ``STORE_ERRORS`` that concern one file if a read fails: most likely, the file has bad sectors."""
+"""Error numbers of the store that concern only one file if a read fails: it probably has bad sectors."""
 
 
 def storage_error(action: str, path: Path, error: OSError) -> StorageError:
@@ -72,7 +72,7 @@ def storage_error(action: str, path: Path, error: OSError) -> StorageError:
     """
     number = error.errno or 0
     why = os.strerror(number) if number else str(error)
-    advice = STORE_ERRORS.get(number) or FILE_ERRORS.get(number, "check the folder and its disk")
-    concerns_store = number in STORE_ERRORS and not (action == "read" and number in _BAD_SECTORS)
+    advice = STORE_ERROR_ADVICE.get(number) or FILE_ERROR_ADVICE.get(number, "check the folder and its disk")
+    concerns_store = number in STORE_ERROR_ADVICE and not (action == "read" and number in _BAD_SECTORS)
     kind = StoreFailed if concerns_store else StorageError
     return kind(f"cannot {action} {path}: {why}: {advice}")

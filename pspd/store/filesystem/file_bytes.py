@@ -61,7 +61,7 @@ class OpenFiles:
         if fd is not None:
             os.close(fd)
 
-    def move(self, path: Path, new_path: Path) -> None:
+    def record_rename(self, path: Path, new_path: Path) -> None:
         """Record the new path of an open file that was renamed.
 
         Args:
@@ -80,7 +80,7 @@ class OpenFiles:
 class FileBytes:
     """The bytes of one file on disk; implements ``pspd.store.files.verifier.SavedBytes``.
 
-    A change of the file's size or modification time since :meth:`accept_state` counts as another program's, unless
+    A change of the file's size or modification time since :meth:`mark_unchanged` counts as another program's, unless
     :meth:`write_at` made the change.
 
     Args:
@@ -105,7 +105,7 @@ class FileBytes:
 
     @property
     def is_changed(self) -> bool:
-        """Whether another program has written to the file since :meth:`accept_state`."""
+        """Whether another program has written to the file since :meth:`mark_unchanged`."""
         if self._known_state not in (None, self._state()):
             self._is_changed = True
         return self._is_changed
@@ -119,13 +119,13 @@ class FileBytes:
             return False
 
     def matches(self, state: os.stat_result) -> bool:
-        """Return whether ``state`` is of a regular file whose size and modification time :meth:`accept_state` recorded.
+        """Return whether a ``stat`` result has a regular file's kind, and the known size and modification time.
 
-        Before the first :meth:`accept_state`, every regular file matches.
+        Before the first :meth:`mark_unchanged`, every regular file matches.
         """
         return stat.S_ISREG(state.st_mode) and self._known_state in (None, (state.st_size, state.st_mtime_ns))
 
-    def accept_state(self) -> None:
+    def mark_unchanged(self) -> None:
         """Accept the file's present size and modification time: the file counts as unchanged."""
         self._is_changed = False
         self._known_state = self._state()
@@ -143,7 +143,7 @@ class FileBytes:
         except OSError as error:
             raise storage_error("write", self.path, error) from None
         finally:
-            self.accept_state()
+            self.mark_unchanged()
             self._is_changed = is_changed
 
     def read_at(self, offset: int, length: int) -> bytes:

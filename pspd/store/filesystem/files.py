@@ -47,7 +47,7 @@ def open_private(path: str | Path, flags: int) -> int:
     return fd
 
 
-def make_private_folder(path: Path) -> None:
+def create_private_folder(path: Path) -> None:
     """Create a folder that only its owner may use, under any umask.
 
     Raises:
@@ -127,29 +127,29 @@ def remove_file(path: Path) -> None:
         raise storage_error("remove", path, error) from None
 
 
-def publish_file(path: Path, visible: Path) -> None:
+def publish_file(path: Path, visible_path: Path) -> None:
     """Give a file a second name, which must be free. If hard links are impossible, rename the file instead.
 
     Do nothing if the file already has the second name.
 
     Args:
         path: the file.
-        visible: the path with the second name.
+        visible_path: the path with the second name.
 
     Raises:
         FileExistsError: another file has the second name.
         OSError: the file system refuses.
     """
     try:
-        os.link(path, visible)
+        os.link(path, visible_path)
     except OSError as error:
-        if is_same_file(path, visible):
+        if is_same_file(path, visible_path):
             return  # an earlier call, perhaps before a crash, gave the file this name
         if error.errno not in _NO_LINKS:
             raise
-        if os.path.lexists(visible):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(visible)) from None
-        os.rename(path, visible)
+        if os.path.lexists(visible_path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(visible_path)) from None
+        os.rename(path, visible_path)
 
 
 def flush(path: str | Path) -> None:

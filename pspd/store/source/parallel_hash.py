@@ -74,7 +74,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
             raise
 
     @classmethod
-    def begin(cls, path: Path, digest: Digest) -> Self | None:
+    def start(cls, path: Path, digest: Digest) -> Self | None:
         """Start hashing a file.
 
         Args:
@@ -117,7 +117,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
                 progress(min(blocks.stop * block_bytes_of(self.state.size_bytes), self.state.size_bytes))
         return b"".join(found)
 
-    def stop(self) -> None:
+    def kill(self) -> None:
         """Kill the processes, so that a call of :meth:`block_digests` in another thread returns at once."""
         for pid in list(self._pids):
             with contextlib.suppress(ProcessLookupError):

@@ -12,8 +12,8 @@ from pspd.core.model.manifest import MODE_BITS, OWNER_READS, Digest, FileId, Man
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import FileSlice, Held, Written
 from pspd.errors import BadArgument, InternalError
+from pspd.store.errors import changed_while_read, unknown_file
 from pspd.store.filesystem.failures import storage_error
-from pspd.store.messages import changed_while_read, not_begun
 from pspd.store.source.parallel_hash import FileState, ParallelHash
 from pspd.store.tree.archive import FolderArchive
 
@@ -122,7 +122,7 @@ class FileContent:
 class SourceStore:
     """Implements ``pspd.core.model.storage.Storage`` for a source, which has every chunk from the start.
 
-    Call :meth:`build` first, and :meth:`divided` when the number of shares is known. Then call :meth:`payload`.
+    Call :meth:`build_manifest` first, and :meth:`divide` when the number of shares is known. Then call :meth:`payload`.
     """
 
     def __init__(self, path: Path, name: str, digest: Digest) -> None:
@@ -149,7 +149,7 @@ class SourceStore:
         """The number of bytes to distribute: the size of the file, or of the folder's archive."""
         return self._content.size_bytes
 
-    def build(self, progress: Progress = lambda _: None, hashing: ParallelHash | None = None) -> Manifest:
+    def build_manifest(self, progress: Progress = lambda _: None, hashing: ParallelHash | None = None) -> Manifest:
         """Read the file or folder once, and return its manifest, not yet divided.
 
         Args:
@@ -188,31 +188,31 @@ class SourceStore:
         size_bytes, mode = content.size_bytes, content.mode
         return Manifest.build(self._name, size_bytes, read_at, self._digest, is_folder=is_folder, mode=mode)
 
-    def divided(self, share_count: int) -> Manifest:
+    def divide(self, share_count: int) -> Manifest:
         """Divide the file into shares (R1), and return the new manifest. :meth:`manifest` returns it from now on.
 
         Raises:
             StorageError: the file or folder cannot be read, or was changed since it was opened.
         """
-        divided = self._built().divided(share_count, self._content.read_at, self._digest)
+        divided = self._require_manifest().divided(share_count, self._content.read_at, self._digest)
         self._content.require_unwritten()
         self._manifest = divided
         return divided
 
     def manifest(self, file_id: FileId) -> Manifest:
         """Return the file's latest manifest."""
-        manifest = self._built()
+        manifest = self._require_manifest()
         if manifest.file_id != file_id:
-            raise not_begun(file_id)
+            raise unknown_file(file_id)
         return manifest
 
-    def _built(self) -> Manifest:
+    def _require_manifest(self) -> Manifest:
         if self._manifest is None:
             raise InternalError(f"the manifest of {self._path} is not built yet")
         return self._manifest
 
     def known(self) -> dict[FileId, Held]:
-        """See ``Storage.known``: the file with every chunk; no file before :meth:`build`."""
+        """See ``Storage.known``: the file with every chunk; no file before :meth:`build_manifest`."""
         return {self._manifest.file_id: _all_held(self._manifest)} if self._manifest is not None else {}
 
     def begin(self, manifest: Manifest) -> Held:

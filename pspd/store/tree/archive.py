@@ -17,22 +17,22 @@ from pathlib import Path
 
 from pspd.core.model.manifest import MODE_BITS, STORE_FOLDER, USUAL_MODE
 from pspd.errors import BadArgument
+from pspd.store.errors import changed_while_read
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import OpenFiles
 from pspd.store.layout import INSTANCE
-from pspd.store.messages import changed_while_read
 from pspd.store.tree import entries
 from pspd.store.tree.entries import FILE, FOLDER, LINK, TOP, ArchiveError, Entry
 from pspd.store.tree.traverse import raise_error, walk
 
 HEADER_BYTES_MAX = 1 << 30
 """The maximum size of all headers of an archive together, in bytes."""
-END = bytes(2 * tarfile.BLOCKSIZE)
+ARCHIVE_END = bytes(2 * tarfile.BLOCKSIZE)
 """The bytes at the end of an archive."""
 
-_KIND_AT = slice(156, 157)
+_TYPE_FIELD = slice(156, 157)
 """The position of an entry's type in its tar header."""
-_SIZE_AT = slice(124, 135)
+_SIZE_FIELD = slice(124, 135)
 """The position of an entry's size in its tar header: octal digits."""
 _PAX_BYTES_MAX = 32 * 1024
 """The maximum size of a pax header's records, in bytes: ample, since Linux limits paths and targets to 4096 bytes."""
@@ -68,8 +68,8 @@ class FolderArchive:
         offset = 0
         for entry in self._entries:
             self._starts.append(offset)
-            offset += len(entry.header()) + padded(entry.size_bytes)
-        self.size_bytes = offset + len(END)
+            offset += len(entry.header()) + padded_size(entry.size_bytes)
+        self.size_bytes = offset + len(ARCHIVE_END)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Return bytes of the archive.
@@ -123,7 +123,7 @@ class FolderArchive:
 
         The parts of an entry are its header, its content and its padding.
         """
-        if offset >= self.size_bytes - len(END):
+        if offset >= self.size_bytes - len(ARCHIVE_END):
             return bytes(end - offset)
         entry = self._entries[index]
         header = entry.header()
@@ -134,7 +134,7 @@ class FolderArchive:
         at -= len(header)
         if at < entry.size_bytes:
             return self._content(entry, at, min(wanted, entry.size_bytes - at))
-        return bytes(min(wanted, padded(entry.size_bytes) - at))
+        return bytes(min(wanted, padded_size(entry.size_bytes) - at))
 
     def _content(self, entry: Entry, offset: int, length: int) -> bytes:
         path = self._folder / entry.name
@@ -151,7 +151,7 @@ class FolderArchive:
         return data
 
 
-def padded(size_bytes: int) -> int:
+def padded_size(size_bytes: int) -> int:
     """Return the size of a file's content in an archive, in bytes: rounded up to whole tar blocks."""
     return -(-size_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
@@ -174,7 +174,7 @@ def _paths_in(folder: Path) -> Iterator[str]:
             raise BadArgument(f"cannot seed {path}: it is a client's folder: seed the files in it one by one")
         for name in [*folders, *files]:
             found = os.path.relpath(os.path.join(path, name), folder)
-            entries.validate_path_length(found)
+            entries.validate_path_limits(found)
             yield found
 
 
@@ -198,20 +198,20 @@ def parse_entries(read_at: Callable[[int, int], bytes], size_bytes: int) -> list
         ArchiveError: no source would make the archive, or its headers are too large.
     """
     found: list[tuple[Entry, int]] = []
-    offset, end = 0, size_bytes - len(END)
+    offset, end = 0, size_bytes - len(ARCHIVE_END)
     header_bytes = 0
     while offset < end:
         try:
-            entry, content_at = _entry_at(read_at, offset)
+            entry, content_offset = _entry_at(read_at, offset)
         except (ValueError, tarfile.TarError):
             raise ArchiveError(f"its entry at byte {offset} is malformed") from None
-        header_bytes += content_at - offset
-        offset = content_at + padded(entry.size_bytes)
-        found.append((entry, content_at))
+        header_bytes += content_offset - offset
+        offset = content_offset + padded_size(entry.size_bytes)
+        found.append((entry, content_offset))
         if len(found) > entries.ENTRIES_MAX or header_bytes > HEADER_BYTES_MAX:
             raise ArchiveError("it has too many entries")
     entries.validate_entries([entry for entry, _ in found])
-    if offset != end or read_at(end, len(END)) != END:
+    if offset != end or read_at(end, len(ARCHIVE_END)) != ARCHIVE_END:
         raise ArchiveError("its end is malformed")
     return found
 
@@ -223,14 +223,14 @@ def _entry_at(read_at: Callable[[int, int], bytes], offset: int) -> tuple[Entry,
         ValueError, tarfile.TarError: the entry is malformed.
     """
     block, length, records = read_at(offset, tarfile.BLOCKSIZE), tarfile.BLOCKSIZE, {}
-    if block[_KIND_AT] == tarfile.XHDTYPE:
-        size = int(block[_SIZE_AT], 8)
+    if block[_TYPE_FIELD] == tarfile.XHDTYPE:
+        size = int(block[_SIZE_FIELD], 8)
         if not 0 < size <= _PAX_BYTES_MAX:
             raise ValueError("a pax header of a wrong size")
         records = _pax_records(read_at(offset + tarfile.BLOCKSIZE, size))
-        length += padded(size) + tarfile.BLOCKSIZE
+        length += padded_size(size) + tarfile.BLOCKSIZE
         block = read_at(offset + length - tarfile.BLOCKSIZE, tarfile.BLOCKSIZE)
-    if block[_KIND_AT] not in (FILE, FOLDER, LINK):
+    if block[_TYPE_FIELD] not in (FILE, FOLDER, LINK):
         raise ValueError("not a file, folder or link")
     info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     name, target = records.get("path", info.name), records.get("linkpath", info.linkname)

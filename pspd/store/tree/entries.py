@@ -108,7 +108,7 @@ def validate_entries(entries: list[Entry]) -> None:
         has_null = "\0" in entry.name + entry.target
         if entry.mode & needed != needed or bool(entry.target) != (entry.kind == LINK) or has_null:
             raise ArchiveError(f"{entry.name[:40]!r} has an invalid name, mode or link target")
-        validate_path_length(entry.name, entry.target)
+        validate_path_limits(entry.name, entry.target)
     by_name: dict[str, Entry] = {TOP: entries[0]}
     previous = ""
     for entry in entries[1:]:
@@ -120,11 +120,11 @@ def validate_entries(entries: list[Entry]) -> None:
         by_name[entry.name] = entry
     steps = iter(range(LINK_STEPS_MAX))
     for entry in entries:
-        if entry.kind == LINK and _leads_out(entry, by_name, steps):
+        if entry.kind == LINK and _is_unsafe_link(entry, by_name, steps):
             raise ArchiveError(f"its link {entry.name!r} is absolute, leads out of it, or loops")
 
 
-def validate_path_length(name: str, target: str = "") -> None:
+def validate_path_limits(name: str, target: str = "") -> None:
     """Check that a path is short enough.
 
     Args:
@@ -139,7 +139,7 @@ def validate_path_length(name: str, target: str = "") -> None:
         raise ArchiveError(f"the path {name[:40]!r}... has more than {limits}")
 
 
-def _leads_out(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> bool:
+def _is_unsafe_link(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> bool:
     """Return whether a link is absolute, leads out of the folder, or exceeds a limit (as a loop does).
 
     Each path component takes one of ``steps``, which all links of an archive share.

@@ -12,7 +12,7 @@ from pspd.core.model.manifest import Digest, Manifest
 from pspd.errors import PspError, StorageError
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import write_sparse
-from pspd.store.filesystem.files import make_private_folder, open_private
+from pspd.store.filesystem.files import create_private_folder, open_private
 from pspd.store.tree.archive import FolderArchive, parse_entries
 from pspd.store.tree.entries import FILE, FOLDER, LINK, ArchiveError, Entry
 from pspd.store.tree.traverse import is_real_folder, remove_tree
@@ -21,13 +21,13 @@ _COPY_BYTES = 1024 * 1024
 """How many bytes are copied at once."""
 
 
-def unpack(archive: Path, folder: Path, check_stopped: Callable[[], None]) -> None:
+def unpack(archive: Path, folder: Path, raise_if_stopping: Callable[[], None]) -> None:
     """Unpack an archive into a new folder. If this fails, remove the folder.
 
     Args:
         archive: the path of the archive.
         folder: the new folder. Anything that has its path already is removed first.
-        check_stopped: a function that is called regularly; an exception from it ends the unpacking.
+        raise_if_stopping: a function that is called regularly; an exception from it ends the unpacking.
 
     Raises:
         StorageError: the archive is invalid, or the disk fails.
@@ -38,19 +38,19 @@ def unpack(archive: Path, folder: Path, check_stopped: Callable[[], None]) -> No
             fd = source.fileno()
 
             def read_at(offset: int, length: int) -> bytes:
-                check_stopped()
+                raise_if_stopping()
                 return os.pread(fd, length, offset)
 
             try:
                 found = parse_entries(read_at, os.fstat(fd).st_size)
             except ArchiveError as invalid:
                 raise StorageError(f"cannot unpack the folder's archive: {invalid}: do not trust its source") from None
-            for entry, content_at in found:
-                check_stopped()
+            for entry, content_offset in found:
+                raise_if_stopping()
                 if entry.kind == FOLDER:
-                    make_private_folder(folder / entry.name)
+                    create_private_folder(folder / entry.name)
                 elif entry.kind == FILE:
-                    _unpack_file(fd, content_at, entry, folder / entry.name, check_stopped)
+                    _unpack_file(fd, content_offset, entry, folder / entry.name, raise_if_stopping)
             for entry, _ in found:
                 if entry.kind == LINK:
                     os.symlink(entry.target, folder / entry.name)
@@ -64,11 +64,11 @@ def unpack(archive: Path, folder: Path, check_stopped: Callable[[], None]) -> No
         raise
 
 
-def _unpack_file(source: int, offset: int, entry: Entry, path: Path, check_stopped: Callable[[], None]) -> None:
+def _unpack_file(source: int, offset: int, entry: Entry, path: Path, raise_if_stopping: Callable[[], None]) -> None:
     with open(path, "x+b", buffering=0, opener=open_private) as file:
         end = offset + entry.size_bytes
         while offset < end:
-            check_stopped()
+            raise_if_stopping()
             data = os.pread(source, min(_COPY_BYTES, end - offset), offset)
             if not data:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -77,7 +77,7 @@ def _unpack_file(source: int, offset: int, entry: Entry, path: Path, check_stopp
         os.fchmod(file.fileno(), entry.mode)
 
 
-def is_folder_of(manifest: Manifest, folder: Path, digest: Digest) -> bool:
+def folder_matches(manifest: Manifest, folder: Path, digest: Digest) -> bool:
     """Return whether a folder exists, and an archive made from it would match a manifest.
 
     Args:

@@ -241,11 +241,11 @@ class TestRefusals:
     def test_unknown_files_are_refused(self, bench: Bench) -> None:
         unknown = bytes(32)
         for ask in (bench.store.missing, bench.store.finish, bench.store.manifest, bench.store.verify):
-            with pytest.raises(InternalError, match="not begun"):
+            with pytest.raises(InternalError, match="not known"):
                 ask(unknown)
-        with pytest.raises(InternalError, match="not begun"):
+        with pytest.raises(InternalError, match="not known"):
             bench.store.write(unknown, 0, 1, memoryview(b"x"))
-        with pytest.raises(InternalError, match="not begun"):
+        with pytest.raises(InternalError, match="not known"):
             bench.store.payload(unknown, 0, 1)
 
 

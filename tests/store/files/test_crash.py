@@ -146,7 +146,7 @@ class TestPowerLoss:
 
         def restart() -> None:
             boot = f"boot {next(boots)}"
-            monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: boot)
+            monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: boot)
             disk.restart()
 
         return restart

@@ -103,10 +103,10 @@ class TestRestart:
         other.close()
 
     def test_torn_instance_id_is_replaced(self, disk: DiskBench) -> None:
-        (disk.work / "instance").write_bytes(b"short")
+        (disk.hidden_folder / "instance").write_bytes(b"short")
         disk.restart()
         assert len(disk.store.instance_id) == 16
-        assert (disk.work / "instance").read_bytes() == disk.store.instance_id
+        assert (disk.hidden_folder / "instance").read_bytes() == disk.store.instance_id
 
 
 class TestExternalChanges:
@@ -196,11 +196,11 @@ class TestExternalChanges:
         disk.receive(sample)
         disk.begin(other)
         for name in ("ff", "00" * 32, other.file_id.hex()[:-2] + "00"):
-            (disk.work / f"{name}.manifest").write_bytes(b"rubbish" * 20)
-        (disk.work / f"{'11' * 32}.manifest").write_bytes(disk.path(other, "manifest").read_bytes())
-        (disk.work / f"{'22' * 32}.manifest").mkdir()
-        (disk.work / f"{'33' * 32}.manifest").write_bytes(b"")
-        (disk.work / f"{'44' * 32}.part").write_bytes(b"orphan")
+            (disk.hidden_folder / f"{name}.manifest").write_bytes(b"rubbish" * 20)
+        (disk.hidden_folder / f"{'11' * 32}.manifest").write_bytes(disk.path(other, "manifest").read_bytes())
+        (disk.hidden_folder / f"{'22' * 32}.manifest").mkdir()
+        (disk.hidden_folder / f"{'33' * 32}.manifest").write_bytes(b"")
+        (disk.hidden_folder / f"{'44' * 32}.part").write_bytes(b"orphan")
         disk.path(other, "done").write_bytes(b"[1]")
         with caplog.at_level(logging.WARNING):
             disk.restart()
@@ -235,7 +235,7 @@ class TestFinish:
     def test_finish_leaves_only_records(self, disk: DiskBench) -> None:
         sample = Sample(5000)
         disk.receive(sample)
-        names = {path.name for path in disk.work.iterdir()}
+        names = {path.name for path in disk.hidden_folder.iterdir()}
         identity = sample.file_id.hex()
         assert names == {"lock", "instance", "boot", f"{identity}.manifest", f"{identity}.done"}
 

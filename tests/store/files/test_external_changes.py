@@ -277,7 +277,7 @@ class TestFinishedFile:
 
 
 class TestVerifying:
-    """A store that is opened with ``verifies``."""
+    """A store that is opened with ``trusts_records=False``."""
 
     @pytest.fixture
     def verifying(self, disk: DiskBench) -> Iterator[Callable[[], DiskStore]]:
@@ -285,7 +285,7 @@ class TestVerifying:
 
         def reopen() -> DiskStore:
             disk.store.close()
-            stores.append(DiskStore(disk.folder, blake3_digest, verifies=True))
+            stores.append(DiskStore(disk.folder, blake3_digest, trusts_records=False))
             return stores[-1]
 
         yield reopen
@@ -338,7 +338,7 @@ class TestVerifying:
         assert not disk.store.known()[sample.file_id].complete
 
     @pytest.mark.parametrize("code", [errno.EACCES, errno.ENAMETOOLONG, errno.ENOSPC, errno.EBUSY])
-    def test_copy_that_cannot_be_set_aside_is_not_trusted(
+    def test_copy_that_cannot_be_renamed_is_not_trusted(
         self,
         disk: DiskBench,
         verifying: Callable[[], DiskStore],
@@ -353,7 +353,7 @@ class TestVerifying:
             patch.setattr(os, "rename", error_of(code))
             store = verifying()
             assert not store.known()
-            with pytest.raises(StorageError, match=f"cannot set aside .*: {os.strerror(code)}"):
+            with pytest.raises(StorageError, match=f"cannot rename .*: {os.strerror(code)}"):
                 store.begin(sample.manifest)
             assert "is fetched again" not in caplog.text
             store.close()

@@ -56,6 +56,6 @@ class TestFolder:
 
 
 def test_boot_id_is_random_where_the_machine_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert records.boot_id() == records.boot_id()
+    assert records.current_boot_id() == records.current_boot_id()
     monkeypatch.setattr(records, "_BOOT_ID", tmp_path / "nothing")
-    assert records.boot_id() != records.boot_id()
+    assert records.current_boot_id() != records.current_boot_id()

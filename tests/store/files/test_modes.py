@@ -32,21 +32,21 @@ class TestSource:
         if not os.access(path, os.R_OK):
             pytest.skip("only root may read it")
         with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
-            assert store.build().mode == carried
+            assert store.build_manifest().mode == carried
 
     def test_source_of_a_folder_reports_the_default_mode(self, tmp_path: Path) -> None:
         (tmp_path / "data").mkdir(0o700)
         with closing(SourceStore(tmp_path / "data", "data", blake3_digest)) as store:
-            assert store.build().mode == 0o644
+            assert store.build_manifest().mode == 0o644
 
     def test_source_ignores_a_change_of_mode(self, tmp_path: Path) -> None:
         path = tmp_path / "a.bin"
         path.write_bytes(bytes(5000))
         path.chmod(0o755)
         with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
-            manifest = store.build()
+            manifest = store.build_manifest()
             path.chmod(0o600)
-            assert store.divided(2).mode == manifest.mode == 0o755
+            assert store.divide(2).mode == manifest.mode == 0o755
 
 
 class TestCopy:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import pspd.store.files.disk
-import pspd.store.files.saved_files
+import pspd.store.files.recovery
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import FileSlice, Held
 from pspd.errors import StorageError
@@ -170,7 +170,7 @@ LOSSES: dict[str, Callable[[int], bytes] | None] = {
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_store_recovers_from_a_cut_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
-    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
+    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the first boot")
     for steps in itertools.count():
         assert steps < STEPS_MAX
         folder = tmp_path / str(steps)
@@ -186,7 +186,7 @@ def test_store_recovers_from_a_cut_at_every_step(tmp_path: Path, monkeypatch: py
                 lose(folder, disk.unflushed, content)
             with monkeypatch.context() as patch:
                 if content is not None:
-                    patch.setattr(pspd.store.files.disk, "boot_id", lambda: "the second boot")
+                    patch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the second boot")
                 assert_recovers(folder, f"{loss} after {steps} steps", killed=content is None)
             shutil.rmtree(folder)
         if not was_cut:
@@ -232,12 +232,12 @@ def assert_visible_is_right(bench: DiskBench, when: str) -> None:
 
 
 def test_flushed_file_is_not_read_after_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
+    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the first boot")
     bench = DiskBench(tmp_path / "client")
     bench.receive(SMALL)
     bench.store.flush_job(SMALL.file_id)()
     bench.store.record_flushed(SMALL.file_id)
-    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the second boot")
+    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the second boot")
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", None)
         bench.restart()
@@ -248,16 +248,16 @@ def test_flushed_file_is_not_read_after_power_loss(tmp_path: Path, monkeypatch: 
 @pytest.fixture
 def lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DiskBench]:
     """A client with a finished file; the machine crashed before the flush, and the client is not started again yet."""
-    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the first boot")
+    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the first boot")
     bench = DiskBench(tmp_path / "client")
     bench.receive(SMALL)
     bench.store.close()
-    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "the second boot")
+    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the second boot")
     yield bench
     bench.store.close()
 
 
-def test_damaged_file_is_set_aside_and_intact_units_kept(lost: DiskBench) -> None:
+def test_damaged_file_is_renamed_and_intact_units_kept(lost: DiskBench) -> None:
     damaged = SMALL.data[:2048] + bytes(1024) + SMALL.data[3072:]
     (lost.folder / "small.bin").write_bytes(damaged)
     lost.restart()
@@ -275,7 +275,7 @@ def test_file_replaced_after_power_loss_is_left_alone(
 ) -> None:
     """An old modification time does not matter: copying, moving or restoring a file sets a new change time."""
     monkeypatch.setattr(
-        pspd.store.files.saved_files, "_FINISHING_NS", -(10**15)
+        pspd.store.files.recovery, "_FINISHING_NS", -(10**15)
     )  # in a test no time passes between the steps
     path = lost.folder / "small.bin"
     path.write_bytes(b"mine")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import pspd.store.files.disk
-import pspd.store.files.saved_files
+import pspd.store.files.recovery
 import pspd.store.files.unpacked
 from pspd.core.model.storage import Held
 from pspd.errors import IntegrityError, StorageError
@@ -119,19 +119,19 @@ def test_discarded_folder_stays_without_its_archive(disk: DiskBench) -> None:
     disk.receive(FOLDER)
     disk.store.discard(FOLDER.file_id)
     assert disk.visible() == {"folder": FOLDER.data}
-    assert {path.name for path in disk.work.iterdir()} == {"lock", "instance", "boot"}
+    assert {path.name for path in disk.hidden_folder.iterdir()} == {"lock", "instance", "boot"}
 
 
 def test_edited_folder_is_left_alone_after_a_crash(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.receive(FOLDER)
-    monkeypatch.setattr(pspd.store.files.saved_files, "_FINISHING_NS", 0)
+    monkeypatch.setattr(pspd.store.files.recovery, "_FINISHING_NS", 0)
     (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
     before = seen_in(disk.folder / "folder")
-    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "another boot")
     disk.restart()
     assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
     assert seen_in(disk.folder / "folder") == before
-    assert [path.name for path in disk.folder.iterdir() if path != disk.work] == ["folder"]
+    assert [path.name for path in disk.folder.iterdir() if path != disk.hidden_folder] == ["folder"]
 
 
 def test_edited_folder_is_left_alone_after_verify(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_edited_folder_is_left_alone_after_verify(disk: DiskBench, monkeypatch: 
     (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
     before = seen_in(disk.folder / "folder")
     disk.store.verify(FOLDER.file_id)
-    monkeypatch.setattr(pspd.store.files.disk, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "another boot")
     disk.restart()
     assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
     assert seen_in(disk.folder / "folder") == before
@@ -168,7 +168,7 @@ def test_archive_that_changes_during_unpacking_is_refused(disk: DiskBench) -> No
     os.utime(disk.path(FOLDER, "part"), ns=(1, 1))
     with pytest.raises(StorageError, match="'folder' was changed while it was unpacked"):
         unpack()
-    assert not list(disk.work.glob("*.unpack*"))
+    assert not list(disk.hidden_folder.glob("*.unpack*"))
 
 
 def test_second_discard_removes_a_folder_being_unpacked(disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_second_discard_removes_a_folder_being_unpacked(disk: DiskBench, monkeyp
     with pytest.raises(StorageError, match="nothing to unpack"):
         unpack()
     disk.store.discard(FOLDER.file_id)
-    assert {path.name for path in disk.work.iterdir()} == {"lock", "instance", "boot"}
+    assert {path.name for path in disk.hidden_folder.iterdir()} == {"lock", "instance", "boot"}
 
 
 def test_close_ends_the_unpacking(disk: DiskBench) -> None:
@@ -201,7 +201,7 @@ def test_close_ends_the_unpacking(disk: DiskBench) -> None:
     disk.store.close()
     with pytest.raises(StorageError, match="the client is stopping"):
         unpack()
-    assert not list(disk.work.glob("*.unpack*"))
+    assert not list(disk.hidden_folder.glob("*.unpack*"))
 
 
 def test_changed_archive_is_fetched_again(disk: DiskBench) -> None:
@@ -265,12 +265,12 @@ def test_full_disk_during_unpacking_loses_nothing(disk: DiskBench, monkeypatch: 
 def test_half_unpacked_folder_is_removed_at_start(disk: DiskBench) -> None:
     disk.begin(FOLDER)
     filled_folder(disk.path(FOLDER, "unpacking"))
-    filled_folder(disk.work / f"{bytes(32).hex()}.unpacked")
+    filled_folder(disk.hidden_folder / f"{bytes(32).hex()}.unpacked")
     disk.restart()
     disk.write_all(FOLDER)
     disk.store.finish(FOLDER.file_id)
     assert disk.visible() == {"folder": FOLDER.data}
-    assert not list(disk.work.glob("*.unpack*"))
+    assert not list(disk.hidden_folder.glob("*.unpack*"))
 
 
 def test_folder_counts_twice_in_the_quota(disk: DiskBench) -> None:

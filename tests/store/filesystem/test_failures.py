@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pspd.errors import StorageError, StoreFailed
-from pspd.store.filesystem.failures import FILE_ERRORS, STORE_ERRORS, storage_error
+from pspd.store.filesystem.failures import FILE_ERROR_ADVICE, STORE_ERROR_ADVICE, storage_error
 
 PATH = Path("/srv/files/.psp/x.part")
 
@@ -19,12 +19,12 @@ PATH = Path("/srv/files/.psp/x.part")
 def test_only_store_errors_end_the_client(action: str, number: int) -> None:
     error = storage_error(action, PATH, OSError(number, "whatever"))
     is_bad_sector = action == "read" and number in (errno.EIO, errno.EBADMSG)
-    assert isinstance(error, StoreFailed) == (number in STORE_ERRORS and not is_bad_sector)
+    assert isinstance(error, StoreFailed) == (number in STORE_ERROR_ADVICE and not is_bad_sector)
     assert str(error).startswith(f"cannot {action} {PATH}: {os.strerror(number)}: ")
 
 
 def test_no_errno_is_in_both_tables() -> None:
-    assert not FILE_ERRORS.keys() & STORE_ERRORS.keys()
+    assert not FILE_ERROR_ADVICE.keys() & STORE_ERROR_ADVICE.keys()
 
 
 @pytest.mark.parametrize(
@@ -35,12 +35,12 @@ def test_no_errno_is_in_both_tables() -> None:
     ],
 )
 def test_file_errors_have_advice(number: int) -> None:
-    assert FILE_ERRORS[number]
+    assert FILE_ERROR_ADVICE[number]
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.EUCLEAN, errno.ENOTCONN])
 def test_store_errors_have_advice(number: int) -> None:
-    assert STORE_ERRORS[number]
+    assert STORE_ERROR_ADVICE[number]
 
 
 def test_error_without_a_number_shows_its_text() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore
-from pspd.store.filesystem.files import make_private_folder, open_private
+from pspd.store.filesystem.files import create_private_folder, open_private
 from tests.store.stores import DiskBench, FolderSample, Sample, error_of, mode_of, umask_of
 
 FINISHED, FOLDER, UNFINISHED = Sample(5000), FolderSample(), Sample(5000, name="b.bin")
@@ -36,7 +36,7 @@ def test_hidden_folder_is_private_under_any_umask(tmp_path: Path, umask: int) ->
         bench = DiskBench(tmp_path / "client")
         fill(bench)
     try:
-        assert not_private(bench.work) == {}
+        assert not_private(bench.hidden_folder) == {}
         assert bench.path(FOLDER, "tar").exists()
         assert bench.path(UNFINISHED, "part").exists()
     finally:
@@ -47,10 +47,10 @@ def test_old_hidden_folder_is_made_private(tmp_path: Path) -> None:
     bench = DiskBench(tmp_path / "client")
     fill(bench)
     bench.store.close()
-    for path in (bench.work, *bench.work.iterdir()):
+    for path in (bench.hidden_folder, *bench.hidden_folder.iterdir()):
         path.chmod(0o755 if path.is_dir() else 0o644)
     bench.restart()
-    assert not_private(bench.work) == {}
+    assert not_private(bench.hidden_folder) == {}
     known = bench.store.known()
     assert [known[sample.file_id].complete for sample in (FINISHED, FOLDER, UNFINISHED)] == [True, True, False]
     bench.store.close()
@@ -95,10 +95,10 @@ def test_umask_of_the_owners_bits_is_harmless(as_nobody: Path) -> None:
     with umask_of(0o777):
         fill(bench)
         bench.restart()
-    assert not_private(bench.work) == {}
+    assert not_private(bench.hidden_folder) == {}
     bench.store.close()
     with umask_of(0o777):
-        make_private_folder(as_nobody / "made")
+        create_private_folder(as_nobody / "made")
     assert mode_of(as_nobody / "made") == 0o700
 
 

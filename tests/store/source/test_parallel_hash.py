@@ -40,28 +40,28 @@ def processors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def alone(path: Path) -> Manifest:
     """Return the manifest that one process builds."""
     with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
-        return store.build()
+        return store.build_manifest()
 
 
 @pytest.mark.usefixtures("processors")
 @pytest.mark.parametrize("size_bytes", [1, 1023, 3 * 1024, 3 * MIB + 5, 129 * BLOCK_BYTES, 200 * MIB + 1])
 def test_manifest_equals_that_of_one_process(tmp_path: Path, size_bytes: int) -> None:
     path, told = random_file(tmp_path / "a.bin", size_bytes), list[int]()
-    hashing = ParallelHash.begin(path, blake3_digest)
+    hashing = ParallelHash.start(path, blake3_digest)
     assert hashing is not None
     with hashing, closing(SourceStore(path, "a.bin", blake3_digest)) as store:
-        assert store.build(told.append, hashing) == alone(path)
+        assert store.build_manifest(told.append, hashing) == alone(path)
     assert told == sorted(told)
     assert told[-1] == size_bytes
 
 
 def test_digests_of_another_file_are_ignored(tmp_path: Path) -> None:
     path = random_file(tmp_path / "a.bin", MIB)
-    with ParallelHash.begin(path, blake3_digest) as hashing:  # type: ignore[union-attr]
+    with ParallelHash.start(path, blake3_digest) as hashing:  # type: ignore[union-attr]
         path.unlink()
         random_file(path, MIB + 1)
         with closing(SourceStore(path, "a.bin", blake3_digest)) as store:
-            assert store.build(hashing=hashing) == alone(path)
+            assert store.build_manifest(hashing=hashing) == alone(path)
 
 
 def test_store_reads_if_a_process_dies(tmp_path: Path) -> None:
@@ -70,16 +70,16 @@ def test_store_reads_if_a_process_dies(tmp_path: Path) -> None:
     def dying(parts: object) -> bytes:
         os._exit(1)
 
-    with ParallelHash.begin(path, dying) as hashing:  # type: ignore[union-attr]
+    with ParallelHash.start(path, dying) as hashing:  # type: ignore[union-attr]
         assert hashing.block_digests(lambda _: None) is None
-    with ParallelHash.begin(path, dying) as hashing, closing(SourceStore(path, "a.bin", blake3_digest)) as store:  # type: ignore[union-attr]
-        assert store.build(hashing=hashing) == alone(path)
+    with ParallelHash.start(path, dying) as hashing, closing(SourceStore(path, "a.bin", blake3_digest)) as store:  # type: ignore[union-attr]
+        assert store.build_manifest(hashing=hashing) == alone(path)
 
 
 def test_close_ends_the_processes(tmp_path: Path) -> None:
     path = random_file(tmp_path / "a.bin", 3 * MIB)
     hangs = threading.Event()
-    hashing = ParallelHash.begin(path, lambda _: bytes(32 * hangs.wait()))
+    hashing = ParallelHash.start(path, lambda _: bytes(32 * hangs.wait()))
     assert hashing is not None
     pids = list(hashing._pids)
     hashing.close()
@@ -93,7 +93,7 @@ def test_exception_in_progress_ends_the_hashing(tmp_path: Path) -> None:
     def stop(_: int) -> None:
         raise KeyboardInterrupt
 
-    with ParallelHash.begin(random_file(tmp_path / "a.bin", 20 * MIB), blake3_digest) as hashing:  # type: ignore[union-attr]
+    with ParallelHash.start(random_file(tmp_path / "a.bin", 20 * MIB), blake3_digest) as hashing:  # type: ignore[union-attr]
         with pytest.raises(KeyboardInterrupt):
             hashing.block_digests(stop)
         assert hashing._pids == []
@@ -102,11 +102,11 @@ def test_exception_in_progress_ends_the_hashing(tmp_path: Path) -> None:
 def test_stop_ends_block_digests_in_another_thread(tmp_path: Path) -> None:
     hangs = threading.Event()
     path = random_file(tmp_path / "a.bin", 3 * MIB)
-    with ParallelHash.begin(path, lambda _: bytes(32 * hangs.wait())) as hashing:  # type: ignore[union-attr]
+    with ParallelHash.start(path, lambda _: bytes(32 * hangs.wait())) as hashing:  # type: ignore[union-attr]
         heard: list[bytes | None] = []
         listener = threading.Thread(target=lambda: heard.append(hashing.block_digests(lambda _: None)))
         listener.start()
-        hashing.stop()
+        hashing.kill()
         listener.join(10)
         assert heard == [None]
 
@@ -115,7 +115,7 @@ def test_stop_ends_block_digests_in_another_thread(tmp_path: Path) -> None:
 def test_ignored_sigchld_is_harmless(tmp_path: Path, ends_by_itself: bool) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        with ParallelHash.begin(random_file(tmp_path / "a.bin", MIB), blake3_digest) as hashing:  # type: ignore[union-attr]
+        with ParallelHash.start(random_file(tmp_path / "a.bin", MIB), blake3_digest) as hashing:  # type: ignore[union-attr]
             if ends_by_itself:
                 assert hashing.block_digests(lambda _: None) is not None
     finally:
@@ -125,18 +125,18 @@ def test_ignored_sigchld_is_harmless(tmp_path: Path, ends_by_itself: bool) -> No
 def test_no_more_processes_than_stripes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     for size_bytes, count in ((128 * 1024, 1), (200 * MIB, parallel_hash.PROCESSES_MAX)):
-        with ParallelHash.begin(random_file(tmp_path / "a.bin", size_bytes), blake3_digest) as hashing:  # type: ignore[union-attr]
+        with ParallelHash.start(random_file(tmp_path / "a.bin", size_bytes), blake3_digest) as hashing:  # type: ignore[union-attr]
             assert len(hashing._pids) == count
 
 
 def test_begin_returns_none_where_it_cannot_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = random_file(tmp_path / "a.bin", MIB)
-    assert ParallelHash.begin(tmp_path, blake3_digest) is None
-    assert ParallelHash.begin(tmp_path / "nothing", blake3_digest) is None
+    assert ParallelHash.start(tmp_path, blake3_digest) is None
+    assert ParallelHash.start(tmp_path / "nothing", blake3_digest) is None
     monkeypatch.setattr(parallel_hash, "PARALLEL_BYTES_MIN", MIB + 1)
-    assert ParallelHash.begin(path, blake3_digest) is None
+    assert ParallelHash.start(path, blake3_digest) is None
 
 
 def test_begin_returns_none_beside_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel_hash.threading, "active_count", lambda: 2)
-    assert ParallelHash.begin(random_file(tmp_path / "a.bin", MIB), blake3_digest) is None
+    assert ParallelHash.start(random_file(tmp_path / "a.bin", MIB), blake3_digest) is None

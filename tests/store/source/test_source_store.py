@@ -49,8 +49,8 @@ class TestServing:
         as_storage: Storage = store
         assert as_storage.known() == {}
         assert store.size_bytes == size_bytes
-        assert store.build() == sample.manifest
-        assert store.divided(7) == sample.divided(7) == store.manifest(sample.file_id)
+        assert store.build_manifest() == sample.manifest
+        assert store.divide(7) == sample.divided(7) == store.manifest(sample.file_id)
         everything = Held(sample.all, complete=True)
         assert store.known() == {sample.file_id: everything}
         assert store.begin(sample.divided(5)) == everything
@@ -65,18 +65,18 @@ class TestServing:
     def test_build_reports_progress(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(source_store, "_PROGRESS_STEP_BYTES", 3 * MIB)
         told: list[int] = []
-        opened(Sample(8 * MIB)).build(told.append)
+        opened(Sample(8 * MIB)).build_manifest(told.append)
         assert told == [3 * MIB, 6 * MIB, 8 * MIB]
 
     def test_build_reports_progress_of_an_empty_file(self, opened: Opened) -> None:
         told: list[int] = []
-        opened(Sample(0)).build(told.append)
+        opened(Sample(0)).build_manifest(told.append)
         assert told == [0]
 
     def test_replaced_file_is_still_served(self, opened: Opened, path: Path) -> None:
         sample = Sample(5000)
         store = opened(sample)
-        store.build()
+        store.build_manifest()
         path.unlink()
         part = store.payload(sample.file_id, 0, 5)
         assert os.pread(part.fd, part.length, part.offset) == sample.data
@@ -117,18 +117,18 @@ class TestChanges:
 
         monkeypatch.setattr(os, "pread", change_in_the_middle)
         with pytest.raises(StorageError, match="was changed while it was read: seed it again"):
-            store.build()
+            store.build_manifest()
         assert store.known() == {}
 
     def test_change_after_build_is_refused(self, opened: Opened, path: Path) -> None:
         sample = Sample(5000)
         store = opened(sample)
-        store.build()
+        store.build_manifest()
         spoil(path)
         with pytest.raises(StorageError, match="was changed"):
             store.payload(sample.file_id, 0, 1)
         with pytest.raises(StorageError, match="was changed"):
-            store.divided(7)
+            store.divide(7)
 
 
 class TestVerify:
@@ -137,9 +137,9 @@ class TestVerify:
     def test_unchanged_file_stays_held(self, opened: Opened, size_bytes: int, share_count: int) -> None:
         sample = Sample(size_bytes)
         store = opened(sample)
-        store.build()
+        store.build_manifest()
         if share_count:
-            store.divided(share_count)
+            store.divide(share_count)
         store.verify(sample.file_id)
         assert store.known() == {sample.file_id: Held(sample.all, complete=True)}
 
@@ -147,7 +147,7 @@ class TestVerify:
     def test_changed_file_is_refused(self, opened: Opened, path: Path, change: Callable[[Path], None]) -> None:
         sample = Sample(5000)
         store = opened(sample)
-        store.build()
+        store.build_manifest()
         change(path)
         with pytest.raises(StorageError, match="was changed while it was read: seed it again"):
             store.verify(sample.file_id)
@@ -155,7 +155,7 @@ class TestVerify:
     def test_changed_file_with_restored_time_is_refused(self, opened: Opened, path: Path) -> None:
         sample = Sample(5000)
         store = opened(sample)
-        store.build()
+        store.build_manifest()
         alter_byte(path, 3000, later_ns=0)
         assert store.payload(sample.file_id, 2, 3)
         with pytest.raises(StorageError, match="was changed"):
@@ -163,14 +163,14 @@ class TestVerify:
 
     def test_unknown_file_is_refused(self, opened: Opened) -> None:
         store = opened(Sample(5000))
-        store.build()
-        with pytest.raises(InternalError, match="not begun"):
+        store.build_manifest()
+        with pytest.raises(InternalError, match="not known"):
             store.verify(bytes(32))
 
     def test_failed_read_in_verify_raises(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = Sample(5000)
         store = opened(sample)
-        store.build()
+        store.build_manifest()
         monkeypatch.setattr(os, "pread", error_of(errno.EIO))
         with pytest.raises(StorageError, match=r"cannot read .*: Input/output error"):
             store.verify(sample.file_id)
@@ -180,7 +180,7 @@ class TestRefusals:
     def test_write_is_refused(self, opened: Opened) -> None:
         sample = Sample(5000)
         store = opened(sample)
-        store.build()
+        store.build_manifest()
         with pytest.raises(InternalError, match="requests none"):
             store.write(sample.file_id, 0, 1, sample.chunks(0, 1))
 
@@ -188,15 +188,15 @@ class TestRefusals:
         sample = Sample(5000)
         store = opened(sample)
         with pytest.raises(InternalError, match="not built"):
-            store.divided(7)
+            store.divide(7)
         with pytest.raises(InternalError, match="not built"):
             store.missing(sample.file_id)
 
     def test_other_files_and_ranges_are_refused(self, opened: Opened) -> None:
         sample = Sample(5000)
         store = opened(sample)
-        store.build()
-        with pytest.raises(InternalError, match="not begun"):
+        store.build_manifest()
+        with pytest.raises(InternalError, match="not known"):
             store.begin(Sample(5001).manifest)
         for start, stop in [(0, 0), (-1, 1), (0, 6), (2, 1)]:
             with pytest.raises(InternalError, match="no chunks"):
@@ -225,4 +225,4 @@ class TestRefusals:
         store = opened(Sample(5000))
         monkeypatch.setattr(os, "pread", error_of(errno.EIO))
         with pytest.raises(StorageError, match=r"cannot read .*: Input/output error: check the disk"):
-            store.build()
+            store.build_manifest()

@@ -20,10 +20,10 @@ from pspd.errors import BadArgument, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.source.source_store import SourceStore
 from pspd.store.tree import entries
-from pspd.store.tree.archive import FolderArchive, padded, parse_entries
+from pspd.store.tree.archive import FolderArchive, padded_size, parse_entries
 from pspd.store.tree.entries import FILE, FOLDER, LINK, ArchiveError, Entry
 from pspd.store.tree.traverse import flush_tree, is_changed_since, remove_tree
-from pspd.store.tree.unpack import is_folder_of, unpack
+from pspd.store.tree.unpack import folder_matches, unpack
 from tests.store.stores import FolderSample, archived, error_of, filled_folder, seen_in
 
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 def manifest_of(folder: Path) -> Manifest:
     with closing(SourceStore(folder, folder.name, blake3_digest)) as store:
-        return store.build()
+        return store.build_manifest()
 
 
 SAMPLE = FolderSample()
@@ -49,7 +49,7 @@ def packed(path: Path, *things: tuple[Entry, bytes] | bytes) -> Path:
             parts.append(thing)
         else:
             entry, data = thing
-            parts += [entry.header(), data, bytes(padded(len(data)) - len(data))]
+            parts += [entry.header(), data, bytes(padded_size(len(data)) - len(data))]
     path.write_bytes(b"".join([*parts, bytes(1024)]))
     return path
 
@@ -198,7 +198,7 @@ class TestUnpack:
         path = packed_of(folder, tmp_path)
         unpack(path, tmp_path / "out", never_stopped)
         assert seen_in(tmp_path / "out") == seen_in(folder)
-        assert is_folder_of(manifest_of(folder), tmp_path / "out", blake3_digest)
+        assert folder_matches(manifest_of(folder), tmp_path / "out", blake3_digest)
         unpack(path, tmp_path / "out", never_stopped)  # an existing folder is removed
         assert seen_in(tmp_path / "out") == seen_in(folder)
         flush_tree(tmp_path / "out")
@@ -211,11 +211,11 @@ class TestUnpack:
         remove_tree(tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    def test_is_folder_of_notices_differences(self, folder: Path, tmp_path: Path) -> None:
+    def test_folder_matches_notices_differences(self, folder: Path, tmp_path: Path) -> None:
         manifest = manifest_of(folder)
         (folder / "sub" / "a.bin").write_bytes(b"other")
-        assert not is_folder_of(manifest, folder, blake3_digest)
-        assert not is_folder_of(manifest, tmp_path / "nothing", blake3_digest)
+        assert not folder_matches(manifest, folder, blake3_digest)
+        assert not folder_matches(manifest, tmp_path / "nothing", blake3_digest)
 
     @pytest.mark.parametrize(
         "things",

@@ -1,4 +1,4 @@
-"""Errors and error messages that several stores share."""
+"""Errors that several stores raise."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def changed_while_read(path: Path) -> StorageError:
     return StorageError(f"{path} was changed while it was read: seed it again when nothing writes to it")
 
 
-def name_conflict(name: str, where: Path | str) -> str:
-    """Return the message for a file whose name another file already has. The other file is never overwritten.
+def name_conflict(name: str, where: Path | str) -> StorageError:
+    """Return the error for a file whose name another file already has. The other file is never overwritten.
 
     Args:
         name: the file's name.
         where: the folder that contains the other file; "memory" for a store in memory.
     """
-    return f"another file named {name!r} is in {where}: move it away to receive this one"
+    return StorageError(f"another file named {name!r} is in {where}: move it away to receive this one")
 
 
-def not_begun(file_id: FileId) -> InternalError:
+def unknown_file(file_id: FileId) -> InternalError:
     """Return the error for a call with the id of a file that the store does not know."""
-    return InternalError(f"file {file_id.hex()} was not begun in this store")
+    return InternalError(f"file {file_id.hex()} is not known to this store")

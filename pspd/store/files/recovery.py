@@ -17,15 +17,15 @@ from pathlib import Path
 from pspd.core.model.manifest import MODE_BITS, FileId, Manifest, ReadAt
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.errors import StorageError, StoreFailed
-from pspd.store.files.records import ON_DISK, TORN, CompletionRecord, Records
+from pspd.store.errors import name_conflict
+from pspd.store.files.records import DAMAGED, FLUSHED, CompletionRecord, Records
 from pspd.store.files.stored_file import FileStatus, Journal, StoredFile
 from pspd.store.files.unpacked import UnpackedFolders
-from pspd.store.files.verifier import BlockVerifier
+from pspd.store.files.verifier import FileVerifier
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import FileBytes, OpenFiles
 from pspd.store.filesystem.files import is_same_file, mtime_ns, remove_file, stat_regular
 from pspd.store.layout import ARCHIVE, COMPLETION, JOURNAL, MANIFEST, PARTIAL
-from pspd.store.messages import name_conflict
 from pspd.store.tree.archive import FolderArchive
 from pspd.store.tree.traverse import is_changed_since
 
@@ -40,42 +40,42 @@ _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT
 _FINISHED_FLAGS = os.O_RDONLY | os.O_NOFOLLOW
 
 
-class SavedFiles:
+class FileRecovery:
     """Opens, publishes and recovers the files of one folder.
 
     Attributes:
-        boot: the id of the machine's present boot.
+        boot_id: the id of the machine's present boot.
     """
 
     def __init__(
-        self, records: Records, folders: UnpackedFolders, open_files: OpenFiles, boot: str, *, verifies: bool
+        self, records: Records, unpacked: UnpackedFolders, open_files: OpenFiles, boot_id: str, *, trusts_records: bool
     ) -> None:
         """Determine whether the journals can be trusted.
 
         Args:
             records: the records of a client's folder that this process has locked.
-            folders: the unpacked folders among the client's files.
+            unpacked: the unpacked folders among the client's files.
             open_files: the store's open descriptors.
-            boot: the id of the machine's present boot.
-            verifies: whether to verify all bytes that the records list, even if the records could be trusted.
+            boot_id: the id of the machine's present boot.
+            trusts_records: whether to trust the records of verified bytes. If not, all these bytes are verified.
         """
-        self.boot = boot
+        self.boot_id = boot_id
         self._records = records
-        self._folders = folders
+        self._unpacked = unpacked
         self._open_files = open_files
-        self._verifies = verifies
+        self._trusts_records = trusts_records
         # If this is False, the saved bytes of an unfinished file are verified when the file is opened.
-        self._trusts_journals = records.boot() == boot and not verifies
+        self._trusts_journals = records.trusted_boot_id() == boot_id and trusts_records
 
     def finished_path(self, manifest: Manifest) -> Path:
         """Return the path of a finished file's bytes: of the file itself, or of a folder's archive."""
         if manifest.is_folder:
-            return self._records.path(manifest.file_id, ARCHIVE)
-        return self._records.visible(manifest)
+            return self._records.hidden_path(manifest.file_id, ARCHIVE)
+        return self._records.visible_path(manifest)
 
-    def conflict(self, manifest: Manifest) -> StorageError:
+    def name_conflict(self, manifest: Manifest) -> StorageError:
         """Return the error for a file whose name another file has."""
-        return StorageError(name_conflict(manifest.name, self._records.folder))
+        return name_conflict(manifest.name, self._records.folder)
 
     def open_partial(self, manifest: Manifest, *, keeps_completion: bool = False) -> StoredFile:
         """Open a file for writing; resume from the saved bytes, if there are any.
@@ -89,25 +89,27 @@ class SavedFiles:
         file_id = manifest.file_id
         if not keeps_completion:
             self._records.remove(file_id, COMPLETION)
-        part = FileBytes(self._records.path(file_id, PARTIAL), _PARTIAL_FLAGS, self._open_files)
-        journal = Journal(self._records.path(file_id, JOURNAL), self._open_files)
-        file = StoredFile(BlockVerifier(manifest, part, self._records.digest), part, journal, FileStatus.UNFINISHED)
+        partial = FileBytes(self._records.hidden_path(file_id, PARTIAL), _PARTIAL_FLAGS, self._open_files)
+        journal = Journal(self._records.hidden_path(file_id, JOURNAL), self._open_files)
+        file = StoredFile(
+            FileVerifier(manifest, partial, self._records.digest), partial, journal, FileStatus.UNFINISHED
+        )
         recorded, is_sound = journal.read(manifest.chunk_count)
-        state = os.fstat(part.fd)
+        state = os.fstat(partial.fd)
         fits_size = all(sum(manifest.byte_span(*span)) <= state.st_size for span in recorded)
         # A write after the journal's last entry may be another program's.
-        in_order = state.st_mtime_ns <= mtime_ns(journal.path)
-        if self._trusts_journals and fits_size and in_order:
+        journal_is_newer = state.st_mtime_ns <= mtime_ns(journal.path)
+        if self._trusts_journals and fits_size and journal_is_newer:
             file.verifier.resume(recorded, ())
         else:
             file.verifier.resume(RangeSet(), recorded)
-        if not is_sound or not in_order or file.verifier.verified != recorded:
+        if not is_sound or not journal_is_newer or file.verifier.verified != recorded:
             journal.rewrite(file.verifier.verified)
-        visible = self.finished_path(manifest)
-        if not file.verifier.complete and is_same_file(visible, part.path):
+        finished_path = self.finished_path(manifest)
+        if not file.verifier.is_complete and is_same_file(finished_path, partial.path):
             # After the file got its name, the machine crashed, and some bytes were lost. The partial file stays.
-            remove_file(visible)
-        part.accept_state()
+            remove_file(finished_path)
+        partial.mark_unchanged()
         return file
 
     def _open_finished(self, manifest: Manifest) -> StoredFile:
@@ -115,9 +117,9 @@ class SavedFiles:
         saved = FileBytes(self.finished_path(manifest), _FINISHED_FLAGS, self._open_files)
         # The file may have been replaced since its descriptor was opened.
         self._open_files.close(saved.path)
-        saved.accept_state()
-        journal = Journal(self._records.path(manifest.file_id, JOURNAL), self._open_files)
-        return StoredFile(BlockVerifier(manifest, saved, self._records.digest), saved, journal, FileStatus.FINISHED)
+        saved.mark_unchanged()
+        journal = Journal(self._records.hidden_path(manifest.file_id, JOURNAL), self._open_files)
+        return StoredFile(FileVerifier(manifest, saved, self._records.digest), saved, journal, FileStatus.FINISHED)
 
     def publish(self, file: StoredFile, state: os.stat_result) -> None:
         """Finish a file whose bytes are at :meth:`finished_path`.
@@ -132,13 +134,13 @@ class SavedFiles:
             StorageError: the record cannot be saved, a folder cannot be renamed, or a part cannot be removed.
         """
         manifest = file.verifier.manifest
-        self._records.save_completion(manifest, state, self.boot)
+        self._records.save_completion(manifest, state, self.boot_id)
         if manifest.is_folder:
-            self._folders.publish(manifest)
+            self._unpacked.publish(manifest)
         path = self.finished_path(manifest)
-        self._open_files.move(file.saved.path, path)
+        self._open_files.record_rename(file.content.path, path)
         file.mark_finished(FileBytes(path, _FINISHED_FLAGS, self._open_files))
-        self.remove_work(manifest.file_id)
+        self.remove_temporary_files(manifest.file_id)
 
     def is_name_taken(self, file: StoredFile) -> bool:
         """Return whether the name of a file that another program has changed is certainly still taken.
@@ -147,7 +149,7 @@ class SavedFiles:
         not verified again in vain. A folder's name is taken if something other than a folder has the name.
         """
         manifest = file.verifier.manifest
-        return self._folders.is_replaced(manifest) if manifest.is_folder else file.saved.is_in_place
+        return self._unpacked.is_replaced(manifest) if manifest.is_folder else file.content.is_in_place
 
     def looks_unchanged(self, file: StoredFile) -> bool:
         """Return whether a finished file still has the size and modification time that the store has recorded.
@@ -159,19 +161,19 @@ class SavedFiles:
             OSError: the file, folder or archive cannot be examined.
         """
         manifest = file.verifier.manifest
-        if manifest.is_folder and not stat.S_ISDIR(os.lstat(self._records.visible(manifest)).st_mode):
+        if manifest.is_folder and not stat.S_ISDIR(os.lstat(self._records.visible_path(manifest)).st_mode):
             return False
-        return file.saved.matches(os.lstat(file.saved.path))
+        return file.content.matches(os.lstat(file.content.path))
 
-    def remove_work(self, file_id: FileId) -> None:
+    def remove_temporary_files(self, file_id: FileId) -> None:
         """Remove what exists only until a file is finished: its partial file, its journal, and its unpacked folder.
 
         An unpacked folder stays if it already has its own name, or if a thread is unpacking the folder.
         """
         for suffix in (PARTIAL, JOURNAL):
-            self._open_files.close(self._records.path(file_id, suffix))
+            self._open_files.close(self._records.hidden_path(file_id, suffix))
             self._records.remove(file_id, suffix)
-        self._folders.remove_unpacked(file_id)
+        self._unpacked.remove_unpacked(file_id)
 
     def load_all(self) -> dict[FileId, StoredFile]:
         """Load the files in the folder, verify them if necessary, and return them by id.
@@ -200,11 +202,11 @@ class SavedFiles:
             else:
                 if file is not None:
                     files[manifest.file_id] = file
-        self._folders.remove_strays()
+        self._unpacked.remove_all_unpacked()
         if all_loaded and not self._trusts_journals:
             # Every unfinished file was verified just now, so the journals can be trusted in this boot.
-            self._records.remove_other_journals({manifest.file_id for manifest in manifests})
-            self._records.save_boot(self.boot)
+            self._records.remove_journals_except({manifest.file_id for manifest in manifests})
+            self._records.save_trusted_boot_id(self.boot_id)
             self._trusts_journals = True
         return files
 
@@ -219,41 +221,41 @@ class SavedFiles:
             manifest: the file's manifest.
             record: the file's completion record.
         """
-        visible, state = self._records.visible(manifest), stat_regular(self.finished_path(manifest))
-        if manifest.is_folder and not os.path.lexists(visible):
+        visible_path, state = self._records.visible_path(manifest), stat_regular(self.finished_path(manifest))
+        if manifest.is_folder and not os.path.lexists(visible_path):
             state = None  # an archive without its folder is not used
-        if state is None and self._records.path(manifest.file_id, PARTIAL).exists():
+        if state is None and self._records.hidden_path(manifest.file_id, PARTIAL).exists():
             return self.open_partial(manifest)
-        self.remove_work(manifest.file_id)
+        self.remove_temporary_files(manifest.file_id)
         if state is None:
-            _LOG.warning("%s was removed by another program; forgetting it", visible)
+            _LOG.warning("%s was removed by another program; forgetting it", visible_path)
             self._records.remove(manifest.file_id, ARCHIVE, COMPLETION, MANIFEST)
             return None
         file = self._open_finished(manifest)
-        if manifest.is_folder and self._folders.is_replaced(manifest):
-            _LOG.warning("%s is no longer a folder; it is not complete", visible)
+        if manifest.is_folder and self._unpacked.is_replaced(manifest):
+            _LOG.warning("%s is no longer a folder; it is not complete", visible_path)
             file.mark_changed()
             return file
         unchanged = record.describes(state)
-        if unchanged and record.boot_id in (ON_DISK, self.boot) and not self._verifies:
+        if unchanged and record.boot_id in (FLUSHED, self.boot_id) and self._trusts_records:
             file.verifier.resume(RangeSet([Range(0, manifest.chunk_count)]), ())
             return file
         # Salvage a damaged file or a corrupt archive. Do not write to a file that another program has changed.
         file.verifier.verify_all()
-        is_right = file.verifier.complete and state.st_size == manifest.size_bytes
+        is_right = file.verifier.is_complete and state.st_size == manifest.size_bytes
         may_be_damaged = self._may_be_damaged(manifest, record, state)
         if is_right and not (manifest.is_folder and may_be_damaged):
-            # ON_DISK for a folder: at a restart of the machine, the folder was flushed, equals its archive, or was
+            # FLUSHED for a folder: at a restart of the machine, the folder was flushed, equals its archive, or was
             # changed by the user. So if the folder differs from its archive later, the user has changed it.
-            self._records.save_completion(manifest, state, ON_DISK if unchanged or manifest.is_folder else self.boot)
+            self._records.save_completion(manifest, state, FLUSHED if unchanged or manifest.is_folder else self.boot_id)
             return file
-        if manifest.is_folder or may_be_damaged or (unchanged and self._verifies):
-            return self.salvage(file, set_aside=may_be_damaged or not manifest.is_folder)
-        _LOG.warning("%s was changed by another program; it is not complete", file.saved.path)
+        if manifest.is_folder or may_be_damaged or (unchanged and not self._trusts_records):
+            return self.salvage(file, renames_damaged=may_be_damaged or not manifest.is_folder)
+        _LOG.warning("%s was changed by another program; it is not complete", file.content.path)
         file.mark_changed()
         return file
 
-    def adopt_existing(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile | None:
+    def adopt_existing(self, manifest: Manifest, require_space: Callable[[Manifest, int], None]) -> StoredFile | None:
         """Adopt the existing file or folder with the name, if its bytes are right or salvageable, and return the file.
 
         A file with the right bytes is finished. For an equal folder, and for a salvaged file, the returned file is
@@ -262,69 +264,69 @@ class SavedFiles:
 
         Args:
             manifest: the file's manifest.
-            require_room: a function that takes the manifest and a number of bytes, and raises if these bytes do not
+            require_space: a function that takes the manifest and a number of bytes, and raises if these bytes do not
                 fit. It is called before an archive is saved.
 
         Raises:
             StorageError: another file has the name, there is no room for an archive, or the disk fails.
         """
-        visible, part = self._records.visible(manifest), self._records.path(manifest.file_id, PARTIAL)
+        visible_path = self._records.visible_path(manifest)
         try:
-            os.lstat(visible)
+            os.lstat(visible_path)
         except FileNotFoundError:
             return None
         except OSError as error:  # the error would also keep a new file from getting this name
-            raise storage_error("look at", visible, error) from None
-        if is_same_file(visible, part):
+            raise storage_error("look at", visible_path, error) from None
+        if is_same_file(visible_path, self._records.hidden_path(manifest.file_id, PARTIAL)):
             return None
-        state = stat_regular(visible)
-        if manifest.is_folder and self._folders.is_intact(manifest):
-            return self._adopt_folder(manifest, require_room)
+        state = stat_regular(visible_path)
+        if manifest.is_folder and self._unpacked.is_intact(manifest):
+            return self._adopt_folder(manifest, require_space)
         if not manifest.is_folder and state is not None and state.st_size == manifest.size_bytes:
             file = self._open_finished(manifest)
             file.verifier.verify_all()
-            if file.verifier.complete:
+            if file.verifier.is_complete:
                 if (mode := state.st_mode & MODE_BITS) != manifest.mode:
-                    _LOG.info("%s keeps its mode %03o; its source has %03o", visible, mode, manifest.mode)
+                    _LOG.info("%s keeps its mode %03o; its source has %03o", visible_path, mode, manifest.mode)
                 self._records.save_manifest(manifest)
-                self._records.save_completion(manifest, state, self.boot)
-                self.remove_work(manifest.file_id)
+                self._records.save_completion(manifest, state, self.boot_id)
+                self.remove_temporary_files(manifest.file_id)
                 return file
         record = self._records.completion(manifest.file_id)
         if record is None or not self._may_be_damaged(manifest, record, state):
-            raise self.conflict(manifest)
+            raise self.name_conflict(manifest)
         # This client finished the file, but the disk has lost the manifest and some of the bytes.
         damaged = self._open_finished(manifest)
         damaged.verifier.verify_all()
         self._records.save_manifest(manifest)
         return self.salvage(damaged)
 
-    def _adopt_folder(self, manifest: Manifest, require_room: Callable[[Manifest, int], None]) -> StoredFile:
+    def _adopt_folder(self, manifest: Manifest, require_space: Callable[[Manifest, int], None]) -> StoredFile:
         """Save the archive of an equal folder as a partial file, so that no chunk is requested; return the file."""
-        require_room(manifest, manifest.size_bytes)
+        require_space(manifest, manifest.size_bytes)
         self._records.save_manifest(manifest)
         self._records.remove(manifest.file_id, ARCHIVE)
         file = self.open_partial(manifest)
-        with closing(FolderArchive(self._records.visible(manifest))) as archive:
+        with closing(FolderArchive(self._records.visible_path(manifest))) as archive:
             _copy(file.verifier.missing(), archive.read_at, file)
         return file
 
-    def salvage(self, damaged: StoredFile, *, set_aside: bool = True) -> StoredFile:
+    def salvage(self, damaged: StoredFile, *, renames_damaged: bool = True) -> StoredFile:
         """Copy the intact units of a damaged finished file to a new unfinished file, and return the new file.
 
         The damaged archive of a folder is removed.
 
         Args:
             damaged: the finished file.
-            set_aside: whether to rename the damaged file, or folder, so that nobody uses it by mistake.
+            renames_damaged: whether to rename the damaged file, or folder, so that nobody uses it by mistake.
         """
-        manifest, visible = damaged.verifier.manifest, self._records.visible(damaged.verifier.manifest)
-        self._records.distrust(manifest, TORN)
+        manifest, visible_path = damaged.verifier.manifest, self._records.visible_path(damaged.verifier.manifest)
+        self._records.invalidate_completion(manifest, DAMAGED)
         file = self.open_partial(manifest, keeps_completion=True)
-        _copy(damaged.verifier.verified, damaged.saved.read_at, file)
-        self._open_files.close(damaged.saved.path)
-        if set_aside:
-            _set_aside(visible)
+        _copy(damaged.verifier.verified, damaged.content.read_at, file)
+        self._open_files.close(damaged.content.path)
+        if renames_damaged:
+            _rename_damaged(visible_path)
         self._records.remove(manifest.file_id, ARCHIVE, COMPLETION)
         return file
 
@@ -339,32 +341,32 @@ class SavedFiles:
             record: the file's completion record.
             state: the file's ``stat`` result; None if there is no regular file; not used for a folder.
         """
-        if not record.may_be_lost(self.boot):
+        if not record.may_have_lost_bytes(self.boot_id):
             return False
-        finished_ns = mtime_ns(self._records.path(manifest.file_id, COMPLETION)) + _FINISHING_NS
+        finished_ns = mtime_ns(self._records.hidden_path(manifest.file_id, COMPLETION)) + _FINISHING_NS
         if manifest.is_folder:
-            visible = self._records.visible(manifest)
-            return not self._folders.is_intact(manifest) and not is_changed_since(visible, finished_ns)
+            visible_path = self._records.visible_path(manifest)
+            return not self._unpacked.is_intact(manifest) and not is_changed_since(visible_path, finished_ns)
         return state is not None and state.st_ctime_ns <= finished_ns
 
 
-def _set_aside(visible: Path) -> None:
+def _rename_damaged(visible_path: Path) -> None:
     """Rename a damaged file or folder to a free name: its own name, shortened if necessary, and a suffix."""
     try:
-        bytes_max = os.pathconf(visible.parent, "PC_NAME_MAX")
+        bytes_max = os.pathconf(visible_path.parent, "PC_NAME_MAX")
     except OSError:  # the file system does not report the limit
         bytes_max = 255
     try:
         for number in count(1):
             suffix = f".damaged-{number}"
-            kept = os.fsencode(visible.name)[: bytes_max - len(suffix)].decode("utf-8", "ignore")
-            aside = visible.with_name(kept + suffix)
+            kept = os.fsencode(visible_path.name)[: bytes_max - len(suffix)].decode("utf-8", "ignore")
+            aside = visible_path.with_name(kept + suffix)
             if not os.path.lexists(aside):
                 break
-        os.rename(visible, aside)
+        os.rename(visible_path, aside)
     except OSError as error:
-        raise storage_error("set aside", visible, error) from None
-    _LOG.warning("the disk has damaged %s: it is now named %s, and is fetched again", visible, aside.name)
+        raise storage_error("rename", visible_path, error) from None
+    _LOG.warning("the disk has damaged %s: it is now named %s, and is fetched again", visible_path, aside.name)
 
 
 def _copy(ranges: RangeSet, read_at: ReadAt, file: StoredFile) -> None:
