@@ -69,7 +69,7 @@ class Run(Observer):
 
     def _add(self, name: str) -> Client:
         conditions = HostConditions(Impairments(DELAY_NS))
-        client = self._network.add_client(name, conditions, source=name == SOURCE)
+        client = self._network.add_client(name, conditions, is_source=name == SOURCE)
         client.instance_id = bytes([len(self._network.clients)]) * 16
         return client
 
@@ -100,7 +100,7 @@ class Run(Observer):
         self._network.after(DELAY_NS, serve)
 
     def _join(self, client: Client) -> None:
-        role = f"MEMBER_ROLE_{'SOURCE' if client.source else 'CLIENT'}"
+        role = f"MEMBER_ROLE_{'SOURCE' if client.is_source else 'CLIENT'}"
         request = membership_service_pb2.JoinRequest(name=client.name, role=role, instance_id=client.instance_id)
         self._network.start(client)  # its Join arrives before ``answer`` runs
         self._call(client, "Join", request, lambda: self._joined(client))
@@ -108,7 +108,7 @@ class Run(Observer):
     def _joined(self, client: Client) -> Message:
         self._network.after(DELAY_NS, self._attend, client)
         self._network.after(3 * DELAY_NS, self._link_opened, client)
-        if client.source:
+        if client.is_source:
             self._network.after(DELAY_NS, self._announce, client)
         return membership_service_pb2.JoinResponse(
             session_id=client.session,

@@ -64,18 +64,18 @@ class Checks(Observer):
 
     Attributes:
         seedings: the latest seeding of each file, by file id. A seeding must be added before it starts.
-        sees_unsolicited: whether members may send unsolicited contributions. If so, every step checks the cache for
+        expects_unsolicited: whether members may send unsolicited contributions. If so, every step checks the cache for
             unsolicited chunks.
-        honest: whether no fault so far makes a holder send wrong bytes, or alters or erases a store.
-        undisturbed: whether no share can have moved to another client so far. A restart of the server, the loss of a
+        data_intact: whether no fault so far makes a holder send wrong bytes, or alters or erases a store.
+        shares_unmoved: whether no share can have moved to another client so far. A restart of the server, the loss of a
             client, a change of reachability, a reassignment, a declined file or a removed file sets this to False.
     """
 
     def __init__(self, network: VirtualNetwork, record_check_steps: int = RECORD_CHECK_STEPS) -> None:
         self.seedings: dict[FileId, Seeding] = {}
-        self.sees_unsolicited = False
-        self.honest = True
-        self.undisturbed = True
+        self.expects_unsolicited = False
+        self.data_intact = True
+        self.shares_unmoved = True
         self._members_changed = False
         self._server_acted = False
         self._network = network
@@ -100,9 +100,9 @@ class Checks(Observer):
             case effects.FileDivided():
                 self._check_division(effect)
             case effects.ShareReassigned() | effects.FileDeclined():
-                self.undisturbed = False
+                self.shares_unmoved = False
             case effects.ReachabilityChanged() | effects.MemberLeft():
-                self.undisturbed = False
+                self.shares_unmoved = False
                 self._members_changed = True
             case effects.FileSeeded():
                 self._check_server_forgets(effect)
@@ -155,7 +155,7 @@ class Checks(Observer):
         payload = b"".join(delivery.views)
         if len(payload) != frame.length:
             raise Violation("R6 hit", f"{len(payload)} bytes are delivered as {frame.length}")
-        first, last = (frame.start, frame.stop) if self.honest else manifest.whole_units(frame.start, frame.stop)
+        first, last = (frame.start, frame.stop) if self.data_intact else manifest.whole_units(frame.start, frame.stop)
         offset = (first - frame.start) * CHUNK_BYTES
         expected = data[first * CHUNK_BYTES : last * CHUNK_BYTES]
         if payload[offset : offset + len(expected)] != expected:
@@ -175,13 +175,13 @@ class Checks(Observer):
         held = RangeSet()
         for client in self._network.clients.values():
             verified = self._verified(client, event.file_id)
-            if self.undisturbed and file.terms.replica_count == 1 and held.common(verified):
+            if self.shares_unmoved and file.terms.replica_count == 1 and held.common(verified):
                 raise Violation("R2 the server forgets", f"{client.name} holds chunks that another holds")
             held.update(verified)
             for share in file.shares.all:
-                if share.owner == client.name and not verified.covers(share.start, share.stop) and self.honest:
+                if share.owner == client.name and not verified.covers(share.start, share.stop) and self.data_intact:
                     raise Violation("R2 every share is held", f"{client.name} does not hold all of its share {share}")
-        if self.honest and held.chunk_count < manifest.chunk_count:
+        if self.data_intact and held.chunk_count < manifest.chunk_count:
             raise Violation("R2 every share is held", "no client holds some chunk")
 
     # -- clients
@@ -212,7 +212,7 @@ class Checks(Observer):
 
     def _check_verified(self, client: Client, file_id: FileId) -> None:
         manifest, data = self._original(file_id)
-        for start, stop in self._verified(client, file_id) if self.honest else ():
+        for start, stop in self._verified(client, file_id) if self.data_intact else ():
             offset, length = manifest.byte_span(start, stop)
             payload = client.store.payload(file_id, start, stop)
             assert isinstance(payload, memoryview), "the store is in memory"
@@ -227,14 +227,14 @@ class Checks(Observer):
             client.machine.check()
         server = self._network.server
         if server is not self._server:
-            self.undisturbed = self.undisturbed and self._server is None
+            self.shares_unmoved = self.shares_unmoved and self._server is None
             self._server, self._broadcast_number, self._solicited, self._cached = server, 0, {}, {}
         if server is None:
             return
         cache = server.cache
         if cache.used_chunks > cache.capacity_chunks or cache.high_water_chunks > cache.capacity_chunks:
             raise Violation("R4 cache", f"{cache.used_chunks} of {cache.capacity_chunks} chunks are in use")
-        if self.sees_unsolicited:
+        if self.expects_unsolicited:
             self._check_solicited(server)
         self._steps += 1
         if self._members_changed or self._steps % FULL_CHECK_STEPS == 0:
@@ -301,7 +301,7 @@ class Checks(Observer):
         Skip the check if a store may have been altered or erased, while members are awaited, or while a member's
         session has already ended on the member's side.
         """
-        if file.is_stalled or not self.honest or server.lifecycle.awaited:
+        if file.is_stalled or not self.data_intact or server.lifecycle.awaited:
             return
         held = RangeSet()
         for member in server.members.values():

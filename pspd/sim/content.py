@@ -25,10 +25,10 @@ class Content:
     """Makes, hashes and stores the bytes of files. The bytes are random, so that wrong bytes are detected.
 
     Attributes:
-        copied: whether deliveries and contributions carry the bytes of files.
+        has_bytes: whether deliveries and contributions carry the bytes of files.
     """
 
-    copied: ClassVar[bool] = True
+    has_bytes: ClassVar[bool] = True
 
     def digest(self, parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
         """Return the digest of the concatenated parts of a manifest or block."""
@@ -53,7 +53,7 @@ class Content:
         """
         return data[offset : offset + length]
 
-    def store(self, instance_id: bytes) -> Storage:
+    def new_store(self, instance_id: bytes) -> Storage:
         """Return an empty store for a client."""
         return MemoryStore(blake3_digest, instance_id)
 
@@ -61,7 +61,7 @@ class Content:
 class BlankContent(Content):
     """Zeros that are never stored, so that many clients and large files fit into memory."""
 
-    copied: ClassVar[bool] = False
+    has_bytes: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._digests: dict[int, bytes] = {}  # the digests of zeros, by length
@@ -85,8 +85,8 @@ class BlankContent(Content):
         """See ``Content.read``; always zeros."""
         return _zeros(length)
 
-    def store(self, instance_id: bytes) -> Storage:
-        """See ``Content.store``; the store records ranges and stores no bytes."""
+    def new_store(self, instance_id: bytes) -> Storage:
+        """See ``Content.new_store``; the store records ranges and stores no bytes."""
         return BlankStore()
 
 

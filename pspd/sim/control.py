@@ -48,16 +48,16 @@ class ControlPlane:
         network.in_epoch(client, network.now + network.jittered(REJOIN_NS), self.join)
 
     def _join_arrived(self, client: Client, server_epoch: int) -> None:
-        network, server = self._network, self._network.server
+        network, server = self._network, self._network.server_for_input()
         client.joining = False
         if server is None or network.server_epoch != server_epoch or client.partitioned:
             self._rejoin(client)
             return
-        held = {} if client.source else client.store.known()
+        held = {} if client.is_source else client.store.known()
         port = 0 if network.parameters.kept_links else 1
         try:
             member = server.member_joined(
-                client.name, client.instance_id, network.now, source=client.source, delivery_port=port, held=held
+                client.name, client.instance_id, network.now, source=client.is_source, delivery_port=port, held=held
             )
         except errors.DuplicateInstance:  # for the server, another session with this identity is alive
             self._rejoin(client)
@@ -65,7 +65,7 @@ class ControlPlane:
         # The answer takes time to arrive. The client does nothing in its session before that.
         client.session = member.session
         network.sessions[member.session] = client
-        client.last_event_at = network.now + network.delay(client)
+        client.last_event_at = network.now + network.draw_delay(client)
         network.at_client(client, client.last_event_at, self._joined, member.session)
 
     def _joined(self, client: Client, session: int) -> None:
@@ -73,13 +73,13 @@ class ControlPlane:
         client.machine.joined(session, SERVER, network.parameters, network.now)
         if network.parameters.kept_links:
             self.dial(client)
-        network.touch(client)
+        network.poll_soon(client)
 
     def leave(self, client: Client) -> None:
         """Send Leave for the client, unless it has no session or is partitioned."""
         if client.session and not client.partitioned:
             network = self._network
-            network.at_server(network.now + network.delay(client), self._leave_arrived, client.session)
+            network.at_server(network.now + network.draw_delay(client), self._leave_arrived, client.session)
 
     def _leave_arrived(self, server: ServerMachine, session: int) -> None:
         server.member_left(session, "it left", self._network.now)
@@ -90,7 +90,7 @@ class ControlPlane:
         self.close(client)
         client.end_session()
         self._rejoin(client)
-        self._network.touch(client)
+        self._network.poll_soon(client)
 
     def connections_closed(self, server: ServerMachine, session: int, link: Connection) -> None:
         """Close a session's link, and tell the server that all connections have closed. The session ends.
@@ -131,21 +131,21 @@ class ControlPlane:
             self._redial(client)
         else:
             client.link = Connection()
-            network.at_client(client, network.now + 2 * network.delay(client), self._opened, client.link)
+            network.at_client(client, network.now + 2 * network.draw_delay(client), self._opened, client.link)
 
     def _redial(self, client: Client) -> None:
         network = self._network
         network.in_epoch(client, network.now + network.jittered(REDIAL_NS), self.dial)
 
     def _opened(self, client: Client, link: Connection) -> None:
-        network, server = self._network, self._network.server
+        network, server = self._network, self._network.server_for_input()
         if client.link is not link:
             return
         can_open = not client.partitioned and not client.link_blocked
         if server is not None and can_open and server.link_opened(client.session, network.now):
             link.is_open = True
             client.machine.link_opened(network.now)
-            network.touch(client)
+            network.poll_soon(client)
         else:
             self._redial(client)
 
@@ -158,7 +158,7 @@ class ControlPlane:
     def close(self, client: Client) -> None:
         """Close the client's link on both sides."""
         link, client.link = client.link, Connection()
-        server = self._network.server
+        server = self._network.server_for_input()
         if server is not None and client.session:
             server.link_closed(client.session, self._network.now)
         self.abort_transfers(link)
@@ -166,7 +166,7 @@ class ControlPlane:
     def abort_transfers(self, link: Connection) -> None:
         """Mark a link as closed; tell the server that the contribution and the queued deliveries on it failed."""
         link.is_open = False
-        server, now = self._network.server, self._network.now
+        server, now = self._network.server_for_input(), self._network.now
         if server is None:
             return
         if link.receiving is not None:
@@ -188,7 +188,7 @@ class ControlPlane:
         network = self._network
         client = network.client_of(session)
         if client is not None:
-            client.last_event_at = max(client.last_event_at, network.now + network.delay(client))
+            client.last_event_at = max(client.last_event_at, network.now + network.draw_delay(client))
             client.events.append(event)
             network.at_client(client, client.last_event_at, self._event_arrived)
 
@@ -213,7 +213,7 @@ class ControlPlane:
                 client.store.discard(file_id)
             case effects.EndSession():
                 self.lose_session(client)
-        network.touch(client)
+        network.poll_soon(client)
 
     # -- files
 
@@ -230,7 +230,7 @@ class ControlPlane:
         else:
             started, now = assigned.exchange_started, self._network.now
             client.machine.file_assigned(manifest, assigned.shares, started, held, now, division)
-            self._network.touch(client)
+            self._network.poll_soon(client)
 
     def _retry_later(self, client: Client, declined: effects.Assign) -> None:
         file_id = declined.manifest.file_id
@@ -261,10 +261,10 @@ class ControlPlane:
         else:
             client.machine.file_declined(file_id, self._network.now)
             self._retry_later(client, effects.Assign(client.session, download.manifest, (), has_started, division))
-        self._network.touch(client)
+        self._network.poll_soon(client)
 
     def _declined_arrived(self, client: Client, file_id: FileId, reason: str, division: int, still_holds: bool) -> None:
-        server, now = self._network.server, self._network.now
+        server, now = self._network.server_for_input(), self._network.now
         if server is not None:
             with suppress(errors.PspError):
                 server.catalogue.file_declined(
@@ -286,7 +286,7 @@ class ControlPlane:
             self.decline(client, file_id, error)
         else:
             client.machine.file_finished(file_id)
-            self._network.touch(client)
+            self._network.poll_soon(client)
 
     def reverify(self, client: Client, file_id: FileId) -> None:
         """Verify a file in the client's store, and let the client join again in a new session, as the daemon does.
@@ -300,7 +300,7 @@ class ControlPlane:
         if file_id in client.store.known():
             client.store.verify(file_id)
         self.lose_session(client)
-        network.at_server(network.now + network.delay(client), self.connections_closed, session, link)
+        network.at_server(network.now + network.draw_delay(client), self.connections_closed, session, link)
 
     # -- reports
 
@@ -313,7 +313,7 @@ class ControlPlane:
             client: the client.
             effect: the report.
         """
-        network, server = self._network, self._network.server
+        network, server = self._network, self._network.server_for_input()
         if server is None:
             return
         if client.partitioned:

@@ -14,7 +14,7 @@ from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import Kind
 from pspd.errors import DuplicateInstance, WrongState
 from pspd.sim.checks import Checks
-from pspd.sim.goal import Goal
+from pspd.sim.goal import LivenessGoal
 from pspd.sim.hosts import Client
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.trace import Trace
@@ -36,7 +36,7 @@ Fault = Callable[[Client, int], None]
 
 
 @dataclass(slots=True, eq=False)
-class Faults:
+class FaultInjector:
     """Plans faults, causes them, and ends them.
 
     Args:
@@ -47,17 +47,17 @@ class Faults:
         seed: the scenario's seed, from which each special fault makes its own source of randomness.
         random: the scenario's source of randomness.
         counts: the number of faults of each kind so far.
-        healed: whether :meth:`heal` has been called. No fault begins after that.
+        has_ended: whether :meth:`end_all` has been called. No fault begins after that.
     """
 
     network: VirtualNetwork
     checks: Checks
-    goal: Goal
+    goal: LivenessGoal
     trace: Trace
     seed: int
     random: Random
     counts: Counter[str] = field(default_factory=Counter)
-    healed: bool = False
+    has_ended: bool = False
 
     # -- planning
 
@@ -84,7 +84,7 @@ class Faults:
             ("seeded twice", self._seed_again),
         ]
         name, cause = random.choice(kinds)
-        self.checks.sees_unsolicited |= cause == self._send_unsolicited
+        self.checks.expects_unsolicited |= cause == self._send_unsolicited
         client = random.choice([*self.goal.clients, *(seeding.source for seeding in self.goal.seedings)])
         when = random.randrange(random.choice([SECOND_NS // 5, 15 * SECOND_NS]))
         self._schedule(when, name, cause, client, random.randrange(30 * SECOND_NS))
@@ -107,31 +107,31 @@ class Faults:
 
     def _schedule(self, delay_ns: int, name: str, cause: Fault, client: Client, duration_ns: int) -> None:
         def happen() -> None:
-            if not self.healed:
+            if not self.has_ended:
                 self.counts[name] += 1
                 self.trace.record("fault", f"{name} at {client.name}")
                 cause(client, duration_ns)
 
         self.network.after(delay_ns, happen)
 
-    # -- healing
+    # -- the end
 
-    def heal(self) -> None:
+    def end_all(self) -> None:
         """End all faults, except pauses, which end by themselves; prevent further faults.
 
         Restart the server if it is down, and every client that is down and has not left for good.
         """
-        self.healed = True
+        self.has_ended = True
         self.trace.record("fault", "all faults end")
         self._restart_server()
         for client in self.network.clients.values():
-            self._end_faults(client)
+            self._restore_data_plane(client)
             self.network.heal(client)
             client.disk_full_until = 0
             self._free_disk(client)
             self._restart(client)
 
-    def _end_faults(self, client: Client) -> None:
+    def _restore_data_plane(self, client: Client) -> None:
         """End a blocked downlink, a stopped reader and tampering with contributions, whichever of them a client has."""
         client.downlink_blocked, client.reads_deliveries, client.tamper = False, True, None
 
@@ -161,11 +161,11 @@ class Faults:
 
     def _block_downlink(self, client: Client, duration_ns: int) -> None:
         client.downlink_blocked = True
-        self.network.after(2 * duration_ns, self._end_faults, client)
+        self.network.after(2 * duration_ns, self._restore_data_plane, client)
 
     def _stop_reading(self, client: Client, duration_ns: int) -> None:
         client.reads_deliveries = False
-        self.network.after(duration_ns, self._end_faults, client)
+        self.network.after(duration_ns, self._restore_data_plane, client)
 
     def _leave(self, client: Client, duration_ns: int) -> None:
         """Let a client leave for good; do nothing for a source or the last client."""
@@ -187,27 +187,27 @@ class Faults:
 
     def _alter_store(self, client: Client, duration_ns: int) -> None:
         """Change one byte of each file that a client has begun and not finished."""
-        self.checks.honest = False
+        self.checks.data_intact = False
         if isinstance(client.store, MemoryStore):
             for seeding in self.goal.seedings:
                 client.store.alter(seeding.manifest.file_id, self.random.randrange(2**16))
 
     def _lose_disk(self, client: Client, duration_ns: int) -> None:
         """Crash a client, and restart it later with an empty disk. For a source, only relax the checks."""
-        self.checks.honest = False
-        if not client.source:
+        self.checks.data_intact = False
+        if not client.is_source:
             if client.alive:
                 self.network.crash(client)
-            client.store = self.network.content.store(client.instance_id)
+            client.store = self.network.content.new_store(client.instance_id)
             self.network.after(duration_ns, self._restart, client)
 
     # -- contributions
 
     def _send_wrong_bytes(self, client: Client, duration_ns: int) -> None:
         """Let a holder send frames whose last byte is wrong."""
-        self.checks.honest = False
+        self.checks.data_intact = False
         client.tamper = lambda frame, payload: payload[:-1] + bytes(byte ^ 0x55 for byte in payload[-1:])
-        self.network.after(duration_ns, self._end_faults, client)
+        self.network.after(duration_ns, self._restore_data_plane, client)
 
     def _break_transfers(self, client: Client, duration_ns: int) -> None:
         """Abort most of a holder's contributions before the payload is complete.
@@ -215,7 +215,7 @@ class Faults:
         The link stays open, although an abort closes a real link: the fault "broken link" covers that.
         """
         client.tamper = lambda frame, payload: None if self.random.random() < 0.7 else payload
-        self.network.after(duration_ns, self._end_faults, client)
+        self.network.after(duration_ns, self._restore_data_plane, client)
 
     def _send_unsolicited(self, client: Client, duration_ns: int) -> None:
         """Send the first chunk of each range that a client holds, although no broadcast asked for the chunk."""
@@ -224,7 +224,7 @@ class Faults:
                 manifest = self.checks.seedings[file_id].manifest
                 length = manifest.byte_span(start, start + 1)[1]
                 frame = Frame(Kind.CONTRIBUTION, client.session, file_id, start, start + 1, length, 0)
-                self.network.transport.contribute(client, frame)
+                self.network.data_plane.contribute(client, frame)
 
     # -- the server and its files
 
@@ -238,22 +238,23 @@ class Faults:
             self.network.boot_server()
 
     def _clear_cache(self, client: Client, duration_ns: int) -> None:
-        if self.network.server is not None:
-            self.network.server.clear_cache(self.network.now)
+        server = self.network.server_for_input()
+        if server is not None:
+            server.clear_cache(self.network.now)
 
     def _seed_again(self, client: Client, duration_ns: int) -> None:
         """Start a second source for a file."""
-        self.goal.repair(self.random.choice(self.goal.seedings))
+        self.goal.seed_again(self.random.choice(self.goal.seedings))
 
     def _remove(self, client: Client, duration_ns: int) -> None:
         """Remove a file from the network, and seed it again later."""
         seeding = self.goal.seedings[0]
-        server, file = self.network.server, seeding.file
+        server, file = self.network.server_for_input(), seeding.file
         if server is not None and file is not None:
             with suppress(WrongState):
                 server.catalogue.remove(file, self.network.now, force=True)
-                self.checks.undisturbed = False
-                self.network.after(duration_ns, self.goal.repair, seeding)
+                self.checks.shares_unmoved = False
+                self.network.after(duration_ns, self.goal.seed_again, seeding)
 
     # -- attacks
 
@@ -263,8 +264,8 @@ class Faults:
 
         def join() -> None:
             nonlocal session
-            server = self.network.server
-            if self.healed or self.network.now >= ends_at:
+            server = self.network.server_for_input()
+            if self.has_ended or self.network.now >= ends_at:
                 return
             present = server.members.get(client.name) if server is not None else None
             if server is not None and (present is None or present.session != session):
@@ -276,7 +277,7 @@ class Faults:
 
     def _forge_request(self, client: Client, duration_ns: int) -> None:
         """Forge a request in a client's session, with a number far above the client's own numbers."""
-        server = self.network.server
+        server = self.network.server_for_input()
         file_id = next(iter(client.machine.downloads), None)
         if server is not None and file_id is not None and client.session:
             forged = Request(client.session, file_id, 2**31, 0, 1, ())

@@ -14,7 +14,7 @@ from pspd.sim.seeding import Seeding
 
 
 @dataclass(slots=True, eq=False)
-class Goal:
+class LivenessGoal:
     """The clients that must get files, and the files.
 
     Args:
@@ -59,7 +59,7 @@ class Goal:
         self.checks.seedings[seeding.manifest.file_id] = seeding
         seeding.start()
 
-    def repair(self, lost: Seeding) -> None:
+    def seed_again(self, lost: Seeding) -> None:
         """Seed a file again, from a new source."""
         manifest = lost.manifest
         self.seed(manifest.name, lost.data, HostConditions(self.impairments), 0, mode=manifest.mode)
@@ -75,13 +75,13 @@ class Goal:
 
     def has_left(self, client: Client) -> bool:
         """Return whether a client or source has left for good."""
-        if client.source:
-            return any(seeding.over and seeding.source is client for seeding in self.seedings)
+        if client.is_source:
+            return any(seeding.source_has_left and seeding.source is client for seeding in self.seedings)
         return client not in self.clients
 
     def lost(self) -> list[Seeding]:
         """Return the seedings of the files that the network cannot complete without a new source."""
-        active = {seeding.manifest.file_id for seeding in self.seedings if not seeding.over}
+        active = {seeding.manifest.file_id for seeding in self.seedings if not seeding.source_has_left}
         return [
             seeding
             for seeding in self.seedings
@@ -90,7 +90,7 @@ class Goal:
 
     def is_reached(self) -> bool:
         """Return whether all sources have left, all clients have all files, and the server knows no incomplete file."""
-        if not all(each.over and (each.file is None or each.file.is_complete) for each in self.seedings):
+        if not all(each.source_has_left and (each.file is None or each.file.is_complete) for each in self.seedings):
             return False
         return all(_has_file(client, seeding) for seeding in self.seedings for client in self.clients)
 
@@ -103,7 +103,7 @@ class Goal:
         for seeding in self.seedings:
             file = seeding.file
             state = "unknown" if file is None else f"{file.phase.value}{' stalled' if file.is_stalled else ''}"
-            if not seeding.over:
+            if not seeding.source_has_left:
                 found.append(f"{seeding.source.name} has not left")
             for client in self.clients:
                 if not _has_file(client, seeding):

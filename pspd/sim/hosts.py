@@ -62,14 +62,14 @@ class Client:
         conditions: the client's impairments and rates.
         store: the store of the client's files.
         random: the network's source of randomness.
-        source: whether the client is a source.
+        is_source: whether the client is a source.
 
     Attributes:
-        up: the client's sending direction.
-        down: the client's receiving direction.
+        uplink: the client's sending direction.
+        downlink: the client's receiving direction.
         disk: the client's disk, as a pipe for the bytes that are written.
-        path_up: the path of datagrams to the server.
-        path_down: the path of datagrams from the server.
+        uplink_path: the path of datagrams to the server.
+        downlink_path: the path of datagrams from the server.
         machine: the client's state machine; a new one for each run of the process.
         epoch: the number of times that the session was lost or the process ended. An action that is scheduled for one
             epoch does not run in a later epoch.
@@ -93,17 +93,21 @@ class Client:
     """
 
     def __init__(
-        self, name: str, conditions: HostConditions, store: Storage, random: Random, *, source: bool = False
+        self, name: str, conditions: HostConditions, store: Storage, random: Random, *, is_source: bool = False
     ) -> None:
         self.name = name
         self.address: Address = (name, 1)
         self.instance_id = name.encode()
         self.conditions = conditions
         self.store = store
-        self.source = source
-        self.up, self.down, self.disk = Pipe(conditions.up_rate), Pipe(conditions.down_rate), Pipe(conditions.disk_rate)
-        self.path_up = DatagramPath(conditions.impairments, random)
-        self.path_down = DatagramPath(conditions.impairments, random)
+        self.is_source = is_source
+        self.uplink, self.downlink, self.disk = (
+            Pipe(conditions.up_rate),
+            Pipe(conditions.down_rate),
+            Pipe(conditions.disk_rate),
+        )
+        self.uplink_path = DatagramPath(conditions.impairments, random)
+        self.downlink_path = DatagramPath(conditions.impairments, random)
         self.epoch = -1
         self.alive = False
         self.partitioned = False

@@ -16,10 +16,10 @@ from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.machine import ServerMachine
 from pspd.sim.content import Content
 from pspd.sim.control import ControlPlane
+from pspd.sim.data_plane import DataPlane
 from pspd.sim.hosts import Client, Connection, HostConditions
 from pspd.sim.observer import Observer
 from pspd.sim.timeline import Timeline
-from pspd.sim.transport import Transport
 
 CONNECTION_TIMEOUT_NS = 15 * SECOND_NS
 """The time from the start of a partition until the connections end, in nanoseconds."""
@@ -38,7 +38,7 @@ class VirtualNetwork(Timeline):
 
     Attributes:
         control: the control plane, which also opens and closes links.
-        transport: the data plane.
+        data_plane: the data plane, which carries frames and datagrams.
         observers: the observers, each of which is called for every effect.
     """
 
@@ -53,7 +53,7 @@ class VirtualNetwork(Timeline):
     ) -> None:
         super().__init__(parameters, content, seed)
         self.control = ControlPlane(self)
-        self.transport = Transport(self, self.control, server_rate)
+        self.data_plane = DataPlane(self, self.control, server_rate)
         self.observers: list[Observer] = []
         self._records: dict[FileId, FileRecord] = {}  # on the server's disk
         self._recorded_clients: dict[str, None] = {}  # also on the server's disk
@@ -73,6 +73,7 @@ class VirtualNetwork(Timeline):
             Whether the condition holds.
         """
         end = self.now + limit_ns
+        self.must_poll_server = True  # the caller may have given it inputs
         self._settle()
         while not until():
             if not self.step(end):
@@ -86,17 +87,17 @@ class VirtualNetwork(Timeline):
         """Start the server from the state on its disk."""
         seed = self.random.getrandbits(32)
         draw_session = partial(Random(seed).getrandbits, 64)
-        self._server = server = ServerMachine(
+        self.server = server = ServerMachine(
             self.parameters, self._cache_chunks, self.content.digest, seed, draw_session, self._tuning
         )
         server.restore(self._records.values(), self._recorded_clients, self.now)
         self._server_wakes_at = None
-        self.server_touched = True
+        self.must_poll_server = True
         self.control.renew_leases(server)  # starts the periodic renewal
 
     def crash_server(self, *, disk_lost: bool) -> None:
         """Crash the server, and erase its disk if ``disk_lost``. Every client loses its session at once."""
-        self._server = None
+        self.server = None
         self.server_epoch += 1
         if disk_lost:
             self._records.clear()
@@ -108,23 +109,23 @@ class VirtualNetwork(Timeline):
 
     # -- clients' processes
 
-    def add_client(self, name: str, conditions: HostConditions, *, source: bool = False) -> Client:
+    def add_client(self, name: str, conditions: HostConditions, *, is_source: bool = False) -> Client:
         """Add a host whose process is not running yet; return the host.
 
         Args:
             name: the host's name, unique in the network.
             conditions: the host's impairments and rates.
-            source: whether the host is a source.
+            is_source: whether the host is a source.
         """
-        store = self.content.store(name.encode())
-        client = self.clients[name] = Client(name, conditions, store, self.random, source=source)
+        store = self.content.new_store(name.encode())
+        client = self.clients[name] = Client(name, conditions, store, self.random, is_source=is_source)
         return client
 
     def start(self, client: Client) -> None:
         """Start the client's process, which joins."""
         client.alive = True
         self.control.join(client)
-        self.touch(client)
+        self.poll_soon(client)
 
     def crash(self, client: Client) -> None:
         """Crash the client's process; the files stay. The server sees the connections close, except in a partition."""
@@ -132,7 +133,7 @@ class VirtualNetwork(Timeline):
         client.alive = False
         client.reset_process(self.random)
         if session and not client.partitioned:
-            self.at_server(self.now + self.delay(client), self.control.connections_closed, session, link)
+            self.at_server(self.now + self.draw_delay(client), self.control.connections_closed, session, link)
 
     def stop(self, client: Client) -> None:
         """Send Leave for the client, and stop its process."""
@@ -148,10 +149,10 @@ class VirtualNetwork(Timeline):
     def heal(self, client: Client) -> None:
         """End the partition between the client and the server."""
         client.partitioned = False
-        self.touch(client)
+        self.poll_soon(client)
 
     def _time_out(self, client: Client, link: Connection) -> None:
-        session, server = client.session, self.server
+        session, server = client.session, self.server_for_input()
         if client.partitioned and client.alive and session:
             self.control.lose_session(client)
             if server is not None:
@@ -162,19 +163,19 @@ class VirtualNetwork(Timeline):
     def _settle(self) -> None:
         """Carry out effects until none are left, and schedule the next timeouts of the state machines."""
         polled: dict[Client, None] = {}
-        while self.server_touched or self.touched:
-            if self.server_touched:
+        while self.must_poll_server or self.clients_to_poll:
+            if self.must_poll_server:
                 self._settle_server()
-            touched, self.touched = self.touched, {}
-            polled |= touched
-            for client in touched:
+            clients, self.clients_to_poll = self.clients_to_poll, {}
+            polled |= clients
+            for client in clients:
                 self._settle_client(client)
         for observer in self.observers:
             observer.on_settled(polled)
 
     def _settle_server(self) -> None:
-        server = self._server  # reading self.server would mark the server to be polled again
-        self.server_touched = False
+        server = self.server
+        self.must_poll_server = False
         if server is None:
             return
         for effect in server.poll():
@@ -208,14 +209,14 @@ class VirtualNetwork(Timeline):
         if client.wakes_at == when:
             client.wakes_at = None
             client.machine.handle_timeout(self.now)
-            self.touch(client)
+            self.poll_soon(client)
 
     def _carry_out(self, effect: effects.ServerEffect) -> None:
         match effect:
             case SendDatagram(address, data):
-                self.transport.send_to_client(self.clients[address[0]], data)
+                self.data_plane.send_to_client(self.clients[address[0]], data)
             case effects.Deliver():
-                self.transport.deliver(effect)
+                self.data_plane.deliver(effect)
             case (
                 effects.Assign(session)
                 | effects.StartExchange(session)
@@ -230,7 +231,7 @@ class VirtualNetwork(Timeline):
                 self._records[record.file_id] = record
             case effects.FileRemoved(file_id):
                 self._records.pop(file_id, None)
-            case effects.MemberJoined(name) if not self.clients[name].source:
+            case effects.MemberJoined(name) if not self.clients[name].is_source:
                 self._recorded_clients[name] = None
             case effects.MemberLeft(name):
                 self._recorded_clients.pop(name, None)
@@ -241,9 +242,9 @@ class VirtualNetwork(Timeline):
     def _carry_out_for(self, client: Client, effect: client_effects.ClientEffect) -> None:
         match effect:
             case SendDatagram(_, data):
-                self.transport.send_to_server(client, data)
+                self.data_plane.send_to_server(client, data)
             case client_effects.Contribute(frame):
-                self.transport.contribute(client, frame)
+                self.data_plane.contribute(client, frame)
             case client_effects.FinishFile(file_id):
                 self.control.finish(client, file_id)
             case client_effects.ReportMilestone():

@@ -75,7 +75,7 @@ class Impairments:
     duplicate: float = 0.0
     reorder: float = 0.0
 
-    def delay(self, random: Random) -> int:
+    def draw_delay(self, random: Random) -> int:
         """Draw the delay of one message, in nanoseconds."""
         return self.delay_ns + (int(self.jitter_ns * random.random()) if self.jitter_ns else 0)
 
@@ -98,11 +98,11 @@ class DatagramPath:
         """Yield the delay of each copy of a datagram that arrives, in nanoseconds; nothing if all copies are lost."""
         impairments, random = self.impairments, self.random
         for _ in range(2 if impairments.duplicate and random.random() < impairments.duplicate else 1):
-            if not self._loses():
+            if not self._draw_loss():
                 is_late = impairments.reorder and random.random() < impairments.reorder
-                yield impairments.delay(random) * (REORDER_DELAYS if is_late else 1)
+                yield impairments.draw_delay(random) * (REORDER_DELAYS if is_late else 1)
 
-    def _loses(self) -> bool:
+    def _draw_loss(self) -> bool:
         impairments, random = self.impairments, self.random
         if not impairments.loss:
             return False

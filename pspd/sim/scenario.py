@@ -17,8 +17,8 @@ from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.sim.checks import RECORD_CHECK_STEPS, Checks, Violation
 from pspd.sim.content import Content
-from pspd.sim.faults import FAULTS_NS_MAX, Faults
-from pspd.sim.goal import Goal
+from pspd.sim.faults import FAULTS_NS_MAX, FaultInjector
+from pspd.sim.goal import LivenessGoal
 from pspd.sim.hosts import HostConditions
 from pspd.sim.network import VirtualNetwork
 from pspd.sim.paths import Impairments
@@ -28,7 +28,7 @@ LIVENESS_NS = 3600 * SECOND_NS
 """The maximum time of the recovery after all faults have ended, and after each repair, in nanoseconds."""
 RECOVERY_NS = 60 * SECOND_NS
 """How long the network may recover by itself before a new source seeds a lost file again, in nanoseconds."""
-REPAIRS_MAX = 3
+RESEEDINGS_MAX = 3
 """How many times lost files may be seeded again: wrong bytes on a disk may be found late."""
 MODES = (0o644, 0o644, 0o600, 0o755)
 """Permission bits; one of these values is drawn for each file."""
@@ -91,10 +91,10 @@ class Scenario:
         self._checks = Checks(self._network, record_check_steps)
         self._network.observers += [self._trace, self._checks]
         self._impairments = _draw_impairments(random)
-        self._goal = Goal(self._network, self._checks, self._impairments)
+        self._goal = LivenessGoal(self._network, self._checks, self._impairments)
         for _ in range(random.randint(1, 8)):
             self._goal.add_client(self._draw_conditions())
-        self._faults = Faults(self._network, self._checks, self._goal, self._trace, seed, random)
+        self._faults = FaultInjector(self._network, self._checks, self._goal, self._trace, seed, random)
 
     def run(self, liveness_ns: int) -> Outcome:
         """Run until the goal is reached, a rule is broken, or the code raises; return the outcome.
@@ -106,7 +106,7 @@ class Scenario:
         try:
             self._begin()
             self._network.run(lambda: False, self._random.randrange(FAULTS_NS_MAX))
-            self._faults.heal()
+            self._faults.end_all()
             self._recover(liveness_ns)
             self._checks.check_all()
             self._checks.check_records()
@@ -153,13 +153,13 @@ class Scenario:
 
     def _recover(self, liveness_ns: int) -> None:
         network, goal = self._network, self._goal
-        for _ in range(REPAIRS_MAX + 1):
+        for _ in range(RESEEDINGS_MAX + 1):
             if not network.run(lambda: goal.is_reached() or bool(goal.lost()), liveness_ns):
                 break
             if network.run(goal.is_reached, RECOVERY_NS):
                 return
             for seeding in goal.lost():
-                goal.repair(seeding)
+                goal.seed_again(seeding)
         raise Violation("liveness", "; ".join(goal.missing()))
 
 

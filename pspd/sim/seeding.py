@@ -29,9 +29,9 @@ class Seeding:
         client_count: the number of clients to wait for, and to divide the file among; 0 for all reachable clients.
         terms: the number of copies to seed, and whether the source stays.
         mode: the file's permission bits.
-        hold: whether the exchange is held back until a release.
+        hold_back: whether the exchange is held back until a release.
         share_count: the number of shares; 0 for one share for each of the clients.
-        over: whether the source has left for good.
+        source_has_left: whether the source has left for good.
 
     Attributes:
         source: the source's host.
@@ -46,17 +46,19 @@ class Seeding:
     client_count: int
     terms: Terms = ONE_COPY
     mode: int = USUAL_MODE
-    hold: bool = False
+    hold_back: bool = False
     share_count: int = 0
-    over: bool = False
+    source_has_left: bool = False
 
     def __post_init__(self) -> None:
         self._announced_in = 0
         self._divided_here = False
         digest = self.network.content.digest
         self.manifest: Manifest = Manifest.build(self.name, self.size_bytes, self._read_at, digest, mode=self.mode)
-        number = sum(client.source for client in self.network.clients.values())
-        self.source: Client = self.network.add_client(f"source-{number} of {self.name}", self.conditions, source=True)
+        number = sum(client.is_source for client in self.network.clients.values())
+        self.source: Client = self.network.add_client(
+            f"source-{number} of {self.name}", self.conditions, is_source=True
+        )
 
     def start(self) -> None:
         """Start the source's process."""
@@ -82,7 +84,7 @@ class Seeding:
             if not source_is_needed(
                 stays=self.terms.stays, divided_here=divided, is_complete=file.is_complete, min_holder_count=holders
             ):
-                self.over = True
+                self.source_has_left = True
                 self.network.stop(source)
                 return
         if server is not None and source.session and not source.partitioned:
@@ -93,7 +95,7 @@ class Seeding:
         self.network.after(POLL_NS, self._poll)
 
     def _step(self, session: int) -> None:
-        network, server = self.network, self.network.server
+        network, server = self.network, self.network.server_for_input()
         assert server is not None, "the caller has checked"
         catalogue = server.catalogue
         if self._announced_in != session:
@@ -109,7 +111,7 @@ class Seeding:
                 share_count = self.share_count or self.client_count or count
                 self.manifest = self.manifest.divided(share_count, self._read_at, network.content.digest)
                 self._offer()
-                catalogue.divide(self.manifest, session, network.now, hold_back=self.hold)
+                catalogue.divide(self.manifest, session, network.now, hold_back=self.hold_back)
                 self._divided_here = True
 
     def _offer(self) -> None:

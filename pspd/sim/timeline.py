@@ -32,10 +32,11 @@ class Timeline:
         random: the network's source of randomness.
         clients: every client and source that was ever added, by name.
         sessions: the client of each session since the server's last start, by session number.
+        server: the server's state machine; None while the server is down.
         server_epoch: the number of the server's crashes. A message is lost if the server crashes before the message
             arrives.
-        server_touched: whether the server's state machine must be polled.
-        touched: the clients whose state machines must be polled, in order.
+        must_poll_server: whether the server's state machine must be polled.
+        clients_to_poll: the clients whose state machines must be polled, in order.
     """
 
     def __init__(self, parameters: Parameters, content: Content, seed: int) -> None:
@@ -47,30 +48,29 @@ class Timeline:
         self.clients: dict[str, Client] = {}
         self.sessions: dict[int, Client] = {}
         self.server_epoch = 0
-        self.server_touched = True
-        self.touched: dict[Client, None] = {}
-        self._server: ServerMachine | None = None
+        self.must_poll_server = True
+        self.clients_to_poll: dict[Client, None] = {}
+        self.server: ServerMachine | None = None
         self._queue: list[tuple[int, int, Action, tuple[Any, ...]]] = []
         self._order = 0
 
-    @property
-    def server(self) -> ServerMachine | None:
-        """The server's state machine; None while the server is down. Each access marks it to be polled."""
-        self.server_touched = True
-        return self._server
+    def server_for_input(self) -> ServerMachine | None:
+        """Return the server's state machine, which is polled after the input; return None if the server is down."""
+        self.must_poll_server = True
+        return self.server
 
     def client_of(self, session: int) -> Client | None:
         """Return the client of a session; None if the client has ended the session, or the server has crashed since."""
         client = self.sessions.get(session)
         return client if client is not None and client.session == session else None
 
-    def touch(self, client: Client) -> None:
+    def poll_soon(self, client: Client) -> None:
         """Mark the client's state machine to be polled."""
-        self.touched[client] = None
+        self.clients_to_poll[client] = None
 
-    def delay(self, client: Client) -> int:
+    def draw_delay(self, client: Client) -> int:
         """Draw the one-way delay of one message between the server and a client, in nanoseconds."""
-        return client.conditions.impairments.delay(self.random)
+        return client.conditions.impairments.draw_delay(self.random)
 
     def jittered(self, duration_ns: int) -> int:
         """Draw a duration between 0.5 and 1.5 times ``duration_ns``."""
@@ -120,7 +120,7 @@ class Timeline:
         self.at(when, self._run_at_server, self.server_epoch, action, arguments)
 
     def _run_at_server(self, epoch: int, action: Action, arguments: tuple[object, ...]) -> None:
-        server = self.server
+        server = self.server_for_input()
         if server is not None and self.server_epoch == epoch:
             action(server, *arguments)
 
@@ -147,7 +147,7 @@ class Timeline:
             action: the function to call.
             *arguments: the action's further arguments.
         """
-        self.in_epoch(client, self.now + self.delay(client), action, *arguments)
+        self.in_epoch(client, self.now + self.draw_delay(client), action, *arguments)
 
     def at_client(self, client: Client, when: int, action: Action, *arguments: object) -> None:
         """Schedule an action of a client's process, as ``in_epoch`` does. A paused process runs it after the pause.

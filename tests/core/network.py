@@ -150,7 +150,14 @@ class CoreNetwork(Observer):
         members = self.server.members.values()
         assert self.run(lambda: all(member.address is not None for member in members), 60 * SECOND_NS)
         seeding = Seeding(
-            self.network, name, data, len(data), self._conditions, client_count=0, share_count=share_count, hold=hold
+            self.network,
+            name,
+            data,
+            len(data),
+            self._conditions,
+            client_count=0,
+            share_count=share_count,
+            hold_back=hold,
         )
         seeding.start()
         assert self.run(lambda: seeding.file is not None and seeding.file.phase is not Phase.ANNOUNCED, 60 * SECOND_NS)

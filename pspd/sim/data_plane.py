@@ -27,12 +27,12 @@ RETRY_NS = SECOND_NS
 """The time between two attempts to pass on the bytes of a partitioned or unread connection, in nanoseconds."""
 
 
-def on_the_wire(byte_count: int) -> int:
+def wire_bytes(byte_count: int) -> int:
     """Return how many bytes TCP sends on the cable for ``byte_count`` bytes of data, acknowledgements excluded."""
     return byte_count + -(-byte_count // SEGMENT_BYTES) * SEGMENT_HEAD_BYTES
 
 
-class Transport:
+class DataPlane:
     """Carries frames and datagrams.
 
     Args:
@@ -41,12 +41,12 @@ class Transport:
         server_rate: the server's rate in each direction, in bytes per second; 0 for unlimited.
 
     Attributes:
-        up: the server's sending direction.
-        down: the server's receiving direction, which frames occupy and datagrams do not.
+        uplink: the server's sending direction.
+        downlink: the server's receiving direction, which frames occupy and datagrams do not.
     """
 
     def __init__(self, network: Timeline, control: ControlPlane, server_rate: int) -> None:
-        self.up, self.down = Pipe(server_rate), Pipe(server_rate)
+        self.uplink, self.downlink = Pipe(server_rate), Pipe(server_rate)
         self._network = network
         self._control = control
 
@@ -55,15 +55,15 @@ class Transport:
     def deliver(self, delivery: Deliver) -> None:
         """Send a delivery over the client's link, or over a new connection (classic); tell the server if this fails."""
         network = self._network
-        server, client = network.server, network.client_of(delivery.session)
+        server, client = network.server_for_input(), network.client_of(delivery.session)
         assert server is not None, "a server that delivers is running"
         is_classic = not network.parameters.kept_links
         if client is None or not client.alive or not (is_classic or client.link.is_open):
             server.delivery_failed(delivery.session, delivery.number, network.now)
         elif is_classic:
             # One round trip opens the connection; the next segment carries the first bytes.
-            when = network.now + 2 * network.delay(client)
-            network.at_server(when, self._deliver_alone, client, client.epoch, delivery)
+            when = network.now + 2 * network.draw_delay(client)
+            network.at_server(when, self._deliver_classic, client, client.epoch, delivery)
         else:
             client.link.queue.append(delivery)
             self._fill_buffers(server, client, client.link)
@@ -74,44 +74,44 @@ class Transport:
             delivery = connection.queue.popleft()
             connection.buffered_bytes += delivery.frame.length
             arrives, payload = self._transmit_down(server, client, delivery)
-            self._network.at_client(client, arrives, self._arrive, connection, delivery.frame, payload)
+            self._network.at_client(client, arrives, self._delivery_arrived, connection, delivery.frame, payload)
 
-    def _deliver_alone(self, server: ServerMachine, client: Client, epoch: int, delivery: Deliver) -> None:
+    def _deliver_classic(self, server: ServerMachine, client: Client, epoch: int, delivery: Deliver) -> None:
         if client.epoch != epoch or client.partitioned or not client.reads_deliveries:
             server.delivery_failed(delivery.session, delivery.number, self._network.now)
             return
         arrives, payload = self._transmit_down(server, client, delivery)
-        self._network.at_client(client, arrives, self._arrive_alone, delivery.frame, payload)
+        self._network.at_client(client, arrives, self._delivery_arrived_classic, delivery.frame, payload)
 
     def _transmit_down(self, server: ServerMachine, client: Client, delivery: Deliver) -> tuple[int, bytes]:
         """Send a delivery, and tell the server that it was sent; return when the last byte arrives, and the payload."""
         network = self._network
-        payload = b"".join(delivery.views) if network.content.copied else b""
-        size, delay = on_the_wire(FRAME_BYTES + delivery.frame.length), network.delay(client)
-        begins, ends = self.up.transmit(size, network.now)
-        _, arrives = client.down.transmit(size, begins + delay, ends + delay)
+        payload = b"".join(delivery.views) if network.content.has_bytes else b""
+        size, delay = wire_bytes(FRAME_BYTES + delivery.frame.length), network.draw_delay(client)
+        begins, ends = self.uplink.transmit(size, network.now)
+        _, arrives = client.downlink.transmit(size, begins + delay, ends + delay)
         server.delivery_sent(delivery.session, delivery.number, network.now)
         return arrives, payload
 
-    def _arrive(self, client: Client, connection: Connection, frame: Frame, payload: bytes) -> None:
+    def _delivery_arrived(self, client: Client, connection: Connection, frame: Frame, payload: bytes) -> None:
         network = self._network
         if client.link is not connection:
             return
         if client.partitioned or not client.reads_deliveries:
-            network.at_client(client, network.now + RETRY_NS, self._arrive, connection, frame, payload)
+            network.at_client(client, network.now + RETRY_NS, self._delivery_arrived, connection, frame, payload)
             return
         _, written = client.disk.transmit(frame.length, network.now)
         if written > network.now:
-            network.at_client(client, written, self._store, connection, frame, payload)
+            network.at_client(client, written, self._delivery_written, connection, frame, payload)
         else:
-            self._store(client, connection, frame, payload)
+            self._delivery_written(client, connection, frame, payload)
 
-    def _arrive_alone(self, client: Client, frame: Frame, payload: bytes) -> None:
+    def _delivery_arrived_classic(self, client: Client, frame: Frame, payload: bytes) -> None:
         if not client.partitioned:
             self._write(client, frame, payload)
 
-    def _store(self, client: Client, connection: Connection, frame: Frame, payload: bytes) -> None:
-        server = self._network.server
+    def _delivery_written(self, client: Client, connection: Connection, frame: Frame, payload: bytes) -> None:
+        server = self._network.server_for_input()
         if client.link is connection:
             self._write(client, frame, payload)
             connection.buffered_bytes -= frame.length
@@ -121,14 +121,14 @@ class Transport:
     def _write(self, client: Client, frame: Frame, payload: bytes) -> None:
         network = self._network
         if client.machine.delivery_started(frame, "server"):
-            data = payload if network.content.copied else network.content.read(b"", 0, frame.length)
+            data = payload if network.content.has_bytes else network.content.read(b"", 0, frame.length)
             try:
                 written = client.store.write(frame.file_id, frame.start, frame.stop, memoryview(data))
             except StorageError as error:
                 self._control.decline(client, frame.file_id, error)
                 return
             client.machine.delivery_stored(frame, written, network.now)
-        network.touch(client)
+        network.poll_soon(client)
 
     # -- contributions
 
@@ -146,13 +146,13 @@ class Transport:
             if client.link.is_open:
                 self._transmit_up(client, client.link, frame)
         else:
-            connection, when = Connection(is_open=True), network.now + 2 * network.delay(client)
+            connection, when = Connection(is_open=True), network.now + 2 * network.draw_delay(client)
             network.in_epoch(client, when, self._transmit_up, connection, frame)
 
     def _transmit_up(self, client: Client, connection: Connection, frame: Frame) -> None:
         network = self._network
         payload: bytes | None = b""
-        if network.content.copied:
+        if network.content.has_bytes:
             try:
                 if client.source_file is not None:
                     payload = client.source_file[1][frame.start * CHUNK_BYTES :][: frame.length]
@@ -163,34 +163,38 @@ class Transport:
                 return
             if client.tamper is not None:
                 payload = client.tamper(frame, payload or b"")
-        size, delay = on_the_wire(FRAME_BYTES + frame.length), network.delay(client)
-        begins, ends = client.up.transmit(size, network.now)
-        network.in_epoch(client, begins + delay, self._reach_server, connection, frame, payload, size, ends + delay)
+        size, delay = wire_bytes(FRAME_BYTES + frame.length), network.draw_delay(client)
+        begins, ends = client.uplink.transmit(size, network.now)
+        network.in_epoch(
+            client, begins + delay, self._contribution_arrives, connection, frame, payload, size, ends + delay
+        )
 
-    def _reach_server(
+    def _contribution_arrives(
         self, client: Client, connection: Connection, frame: Frame, payload: bytes | None, size: int, ends: int
     ) -> None:
         """Occupy the server's receiving direction only when the first byte arrives: other bytes may come first."""
-        starts, arrives = self.down.transmit(size, self._network.now, ends)
-        self._network.in_epoch(client, starts, self._head_arrives, connection, frame, payload, arrives)
+        starts, arrives = self.downlink.transmit(size, self._network.now, ends)
+        self._network.in_epoch(client, starts, self._contribution_begins, connection, frame, payload, arrives)
 
-    def _head_arrives(
+    def _contribution_begins(
         self, client: Client, connection: Connection, frame: Frame, payload: bytes | None, arrives: int
     ) -> None:
-        network, server = self._network, self._network.server
+        network, server = self._network, self._network.server_for_input()
         if not connection.is_open or server is None:
             return
         # The bytes of a partitioned client wait, and the frames of one connection arrive one after the other.
         retry_ns = RETRY_NS if client.partitioned else MILLISECOND_NS if connection.receiving is not None else 0
         if retry_ns:
-            network.in_epoch(client, network.now + retry_ns, self._head_arrives, connection, frame, payload, arrives)
+            network.in_epoch(
+                client, network.now + retry_ns, self._contribution_begins, connection, frame, payload, arrives
+            )
             return
         receipt = server.contribution_started(frame, client.name, network.now)
         if receipt is not None:
             connection.receiving = receipt
-            network.at_server(arrives, self._tail_arrives, client, client.epoch, connection, receipt, payload)
+            network.at_server(arrives, self._contribution_ends, client, client.epoch, connection, receipt, payload)
 
-    def _tail_arrives(
+    def _contribution_ends(
         self,
         server: ServerMachine,
         client: Client,
@@ -204,13 +208,13 @@ class Transport:
             return
         if client.partitioned and client.epoch == epoch:
             when = network.now + RETRY_NS
-            network.at_server(when, self._tail_arrives, client, epoch, connection, receipt, payload)
+            network.at_server(when, self._contribution_ends, client, epoch, connection, receipt, payload)
             return
         connection.receiving = None
         if payload is None or client.epoch != epoch:
             server.contribution_aborted(receipt, network.now)
             return
-        for view in receipt.views if network.content.copied else ():
+        for view in receipt.views if network.content.has_bytes else ():
             view[:] = payload[: len(view)]
             payload = payload[len(view) :]
         server.contribution_received(receipt, network.now)
@@ -225,14 +229,14 @@ class Transport:
             data: the datagram.
         """
         network = self._network
-        self.up.transmit_datagram(len(data) + DATAGRAM_HEAD_BYTES, network.now)
-        for delay in client.path_down.delays():
-            network.at_client(client, network.now + delay, self._receive, data)
+        self.uplink.transmit_datagram(len(data) + DATAGRAM_HEAD_BYTES, network.now)
+        for delay in client.downlink_path.delays():
+            network.at_client(client, network.now + delay, self._datagram_arrived, data)
 
-    def _receive(self, client: Client, data: bytes) -> None:
+    def _datagram_arrived(self, client: Client, data: bytes) -> None:
         if client.alive and not client.partitioned and not client.downlink_blocked:
             client.machine.receive_datagram(data, SERVER, self._network.now)
-            self._network.touch(client)
+            self._network.poll_soon(client)
 
     def send_to_server(self, client: Client, data: bytes) -> None:
         """Send a datagram from a client to the server.
@@ -242,10 +246,10 @@ class Transport:
             data: the datagram.
         """
         network = self._network
-        client.up.transmit_datagram(len(data) + DATAGRAM_HEAD_BYTES, network.now)
-        for delay in client.path_up.delays():
-            network.at_server(network.now + delay, self._receive_at_server, client, data)
+        client.uplink.transmit_datagram(len(data) + DATAGRAM_HEAD_BYTES, network.now)
+        for delay in client.uplink_path.delays():
+            network.at_server(network.now + delay, self._datagram_arrived_at_server, client, data)
 
-    def _receive_at_server(self, server: ServerMachine, client: Client, data: bytes) -> None:
+    def _datagram_arrived_at_server(self, server: ServerMachine, client: Client, data: bytes) -> None:
         if not client.partitioned:
             server.receive_datagram(data, client.address, self._network.now)
