@@ -40,8 +40,8 @@ STEPS = (
     (
         "Hit",
         "{hits} were in the server's cache of {capacity}, which evicts the least recently used chunks. The server "
-        "delivered them over TCP. {joins} more were already being fetched for another client: those requests waited "
-        "for the same copy.",
+        "delivered them over TCP. {aggregated} more were already being fetched for another client: those requests "
+        "waited for the same copy.",
     ),
     (
         "Missed",
@@ -171,7 +171,7 @@ def figures(answer: Json) -> dict[str, str]:
         "requests": plural(traffic["request_datagrams"], "datagram"),
         "again": plural(traffic["retransmit_count"], "datagram"),
         "hits": plural(cache["hit_count"], "chunk"),
-        "joins": plural(cache["join_count"], "chunk"),
+        "aggregated": plural(cache["join_count"], "chunk"),
         "misses": plural(cache["miss_count"], "chunk"),
         "capacity": plural(cache["capacity_bytes"], "byte"),
         "broadcasts": plural(traffic["broadcast_datagrams"], "datagram"),

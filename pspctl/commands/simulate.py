@@ -177,7 +177,7 @@ def _render(view: SimulationView) -> RenderableType:
         table.add_row(name, size_text(moved), files, size_text(whole))
     table.add_row("datagrams", f"{figures['request_datagrams'] + figures['broadcast_datagrams']:.0f}", "", "")
     request_count = figures["hit_count"] + figures["join_count"] + figures["miss_count"]
-    for name, field in (("hits", "hit_count"), ("joins", "join_count"), ("misses", "miss_count")):
+    for name, field in (("hits", "hit_count"), ("aggregated", "join_count"), ("misses", "miss_count")):
         table.add_row(f"{name}, chunks", f"{figures[field]:.0f}", percent_text(figures[field], request_count), "")
     head = (
         f"{count_text(count, 'client')}, {size_text(size_bytes)}, profile {view['profile']}, order {view['order']}, "

@@ -194,8 +194,7 @@ def cache_text(cache: CacheView) -> str:
     return (
         f"cache {_cache_usage_text(cache)}, at most {size_text(cache['high_water_bytes'])};"
         f" {count_text(cache['hit_count'], 'hit')}, {count_text(cache['miss_count'], 'miss', 'misses')},"
-        f" {cache['join_count']} joined a fetch,"
-        f" {cache['eviction_count']} evicted"
+        f" {cache['join_count']} aggregated, {cache['eviction_count']} evicted"
     )
 
 

@@ -182,7 +182,7 @@ class Bench:
         """Seed a file, and let every client report its share."""
         file = self.seed(name, chunk_count, terms=terms)
         for member in list(self.server.members.values()):
-            if not member.source:
+            if not member.is_source:
                 self.reach(member, file, Milestone.SHARE_HELD)
         self.server.poll()
         return file

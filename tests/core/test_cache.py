@@ -341,7 +341,7 @@ class TestCounters:
         cache = Cache(4)
         hold(cache, A, 0, 3)
         cache.count_hits(2)
-        cache.count_joins(1)
+        cache.count_aggregated(1)
         assert not cache.reserve(B, 0, 5), "a fetch that cannot start must not count as a miss"
         assert (cache.hit_count, cache.join_count, cache.miss_count) == (2, 1, 3)
 

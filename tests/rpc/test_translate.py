@@ -230,7 +230,7 @@ class TestShown:
         cache.reserve(PIECES, 0, 3)
         cache.release(PIECES, 0, 1)
         cache.count_hits(4)
-        cache.count_joins(5)
+        cache.count_aggregated(5)
         cache.eviction_count = 6
         message = status_messages.cache_to_pb(cache)
         assert filled_fields(message) == all_fields(pb.Cache.DESCRIPTOR)

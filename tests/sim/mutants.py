@@ -158,7 +158,7 @@ def keep_lost_clients(patch: pytest.MonkeyPatch) -> None:
     end_session = ServerMachine._end_session
 
     def end_sources(self: Any, member: Any, *why: Any) -> None:
-        if member.source:
+        if member.is_source:
             end_session(self, member, *why)
 
     patch.setattr(ServerMachine, "_end_session", end_sources)

@@ -229,7 +229,7 @@ class Cache:
         """Count requested chunks that were delivered from the cache."""
         self.hit_count += count
 
-    def count_joins(self, count: int) -> None:
+    def count_aggregated(self, count: int) -> None:
         """Count requested chunks that were aggregated: they waited for a fetch that had already started."""
         self.join_count += count
 

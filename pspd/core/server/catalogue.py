@@ -148,7 +148,7 @@ class Catalogue:
 
     def _source_of(self, session: int) -> Member:
         member = self._sessions.get(session)
-        if not member.source:
+        if not member.is_source:
             raise WrongState(f"{member.name!r} joined as a client: join as a source to bring in a file")
         return member
 
@@ -272,7 +272,7 @@ class Catalogue:
         """Return the client and the file of a report. Refuse a report by a source, or about another division."""
         self._work.set_time(now)
         member, file = self._sessions.get(session), self.files.get(file_id)
-        if member.source:
+        if member.is_source:
             raise WrongState(f"{member.name!r} is a source: only clients report what they reached with a file")
         if file is None or not file.is_divided:
             raise NotFound(f"file {file_id.hex()[:12]} is not divided among the clients")
@@ -324,7 +324,7 @@ class Catalogue:
         self._sessions.forget_held_at_join(file.file_id)
         self._work.emit(FileRemoved(file.file_id, name))
         for member in self._sessions.members.values():
-            if not member.source:
+            if not member.is_source:
                 self._work.emit(RemoveFile(member.session, file.file_id))
 
 

@@ -150,7 +150,7 @@ class Deliveries:
         for fan_out in fan_outs:
             delivery_count += len(fan_out.outgoing)
             self._send(file, fan_out)
-        self._cache.count_joins(max(0, delivered_chunks - runs.chunk_count))
+        self._cache.count_aggregated(max(0, delivered_chunks - runs.chunk_count))
         self._cache.trim()
         return delivery_count
 

@@ -99,7 +99,7 @@ class Demand:
             file: the file that the request names; None if there is no such file.
             request: the request.
         """
-        if file is None or not file.is_divided or member.source:
+        if file is None or not file.is_divided or member.is_source:
             self._work.drop(DropReason.UNKNOWN_FILE, member.name)
             return
         file.traffic.count_request()

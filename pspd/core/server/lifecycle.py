@@ -222,7 +222,7 @@ class Lifecycle:
             file: the file.
             member: the client; a source is sent nothing.
         """
-        if not member.source and file.is_divided:
+        if not member.is_source and file.is_divided:
             shares = file.shares.ranges_of(member.name) if file.phase is Phase.SEEDING else ()
             is_exchanging = file.phase is Phase.EXCHANGING
             self._work.emit(effects.Assign(member.session, file.manifest, shares, is_exchanging, file.division))
@@ -259,14 +259,14 @@ class Lifecycle:
         name, share_count, chunk_count = file.manifest.name, file.manifest.share_count, file.manifest.chunk_count
         self._work.emit(effects.FileSeeded(file.file_id, name, share_count, chunk_count, cached_bytes))
         source = self._sessions.members.get(file.source)
-        if source is not None and source.source and not file.terms.stays:
+        if source is not None and source.is_source and not file.terms.stays:
             self._work.mark_ending(source.session, "the file is seeded", effects.EndCause.SOURCE_DONE)
 
     def _exchange(self, file: SharedFile) -> None:
         file.begin_exchange(self._work.now)
         self._work.emit(effects.SaveFile(file.record))
         for member in self._sessions.members.values():
-            if not member.source:
+            if not member.is_source:
                 self._work.emit(effects.StartExchange(member.session, file.file_id))
 
     def _review_stall(self, file: SharedFile) -> None:

@@ -219,7 +219,7 @@ class ServerMachine:
             reason = f"it joined again from {peer}" if peer else "it joined again"
             self._end_session(present, reason, EndCause.REPLACED)
         if self._cache_follows_clients and len(self.members) >= self.cache.capacity_chunks:
-            client_count = sum(not each.source for each in self.members.values()) + (not source)
+            client_count = sum(not each.is_source for each in self.members.values()) + (not source)
             if client_count > self.cache.capacity_chunks:
                 self.cache.resize(client_count)  # a cache without a given size has one chunk per client
         session, kept_links = self.sessions.new_session(), self.parameters.kept_links

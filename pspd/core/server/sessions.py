@@ -48,7 +48,7 @@ class Member:
     Attributes:
         session: the random number that identifies the session in every message.
         name: the member's name. A client has the same name in all its sessions.
-        source: whether the member is a source.
+        is_source: whether the member is a source.
         instance_id: the identity by which the server recognizes the member when it joins again.
         delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
         kept_links: whether the profile sends data over links.
@@ -69,7 +69,7 @@ class Member:
 
     session: int
     name: str
-    source: bool
+    is_source: bool
     instance_id: bytes
     delivery_port: int
     kept_links: bool
@@ -152,7 +152,7 @@ class Sessions:
     def reachable_clients(self) -> list[str]:
         """Return the names of the reachable clients, in the order in which they joined."""
         if self._reachable_clients is None:
-            self._reachable_clients = [m.name for m in self.members.values() if m.reachable and not m.source]
+            self._reachable_clients = [m.name for m in self.members.values() if m.reachable and not m.is_source]
         return self._reachable_clients
 
     def heard_clients(self) -> list[str]:
@@ -310,7 +310,7 @@ class Sessions:
             self._reachability.postpone(session, now + self.reachability_ns)
         if is_first:
             self._clear_client_lists()
-            if not member.source:
+            if not member.is_source:
                 self._work.emit(effects.UplinkConfirmed(member.name))
                 self._work.mark_heard(session)
         if member.has_data_path and not had_data_path:
@@ -383,7 +383,7 @@ class Sessions:
         del self.members[member.name], self._by_session[member.session]
         self._join_range_count -= member.join_range_count
         self._clear_client_lists()
-        if not member.source:
+        if not member.is_source:
             self.lost_clients[member.name] = member.address
             if len(self.lost_clients) > self._tuning.lost_clients_max:
                 del self.lost_clients[next(iter(self.lost_clients))]

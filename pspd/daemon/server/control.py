@@ -145,7 +145,7 @@ class ControlExecutor:
                 ledger.remove_file(file_id)
             case effects.MemberJoined(name):
                 member = self._machine.members.get(name)
-                if member is not None and not member.source:
+                if member is not None and not member.is_source:
                     ledger.add_client(name)
             case effects.MemberLeft(name):
                 ledger.remove_client(name)

@@ -234,7 +234,7 @@ class NetworkDaemon:
                 "the server was restarted, and not every client is back: try again in half a minute, or with --force"
             )
         if everyone:
-            names = [member.name for member in self._machine.members.values() if not member.source]
+            names = [member.name for member in self._machine.members.values() if not member.is_source]
         unknown = [name for name in names if name not in self._machine.members]
         if unknown:
             raise NotFound(f"no client {unknown[0][:SHOWN_CHARACTERS_MAX]!r} is connected: see `pspctl clients`")

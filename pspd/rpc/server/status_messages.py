@@ -51,7 +51,7 @@ def _member_to_pb(member: Member) -> pb.Client:
         address=address_text(member.address),
         state=pb.CLIENT_STATE_CONNECTED if member.reachable and member.address is not None else pb.CLIENT_STATE_LOST,
         srtt_ms=member.srtt_us / 1000,
-        source=member.source,
+        source=member.is_source,
     )
 
 
@@ -64,7 +64,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         now: the current time in nanoseconds.
         with_clients: whether to list the file's clients.
     """
-    clients = [member.name for member in machine.members.values() if not member.source]
+    clients = [member.name for member in machine.members.values() if not member.is_source]
     accepting = machine.lifecycle.accepting_clients(file)
     message = pb.File(
         file_id=file.file_id,
