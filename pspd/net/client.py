@@ -90,7 +90,7 @@ class DeliveryParts:
         Ignore the part if its file was removed or declined. If an error occurs, pass it to ``failed``.
         """
         part, buffer = self._parts[link]
-        if self._machine.takes(part.file_id):
+        if self._machine.accepts_deliveries(part.file_id):
             try:
                 written = self._storage.write(part.file_id, part.start, part.stop, buffer[: part.length])
                 self._machine.delivery_stored(part, written, now_ns())

@@ -14,7 +14,7 @@ from pspd.core.effects.shared import Milestone
 from pspd.core.model.manifest import DIGEST_BYTES, USUAL_MODE, Digest, FileId, Manifest
 from pspd.core.model.parameters import Order, Parameters
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.errors import BadArgument, LimitReached
 from pspd.rpc.limits import HELD_FILES_MAX, HELD_RANGES_MAX, REPORT_REASON_CHARACTERS_MAX, REPORTS_MAX
 from pspd.v1 import membership_service_pb2 as membership
@@ -111,7 +111,7 @@ def parameters_from_pb(message: pb.Parameters) -> Parameters:
     return Parameters(order=_ORDERS_BACK.get(message.order, Order.CURSOR), **copied)
 
 
-def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
+def holdings_to_pb(held: Mapping[FileId, HeldChunks]) -> list[pb.Holding]:
     """Return a client's holdings as messages, complete files first, and only as many as the limits allow.
 
     The server treats omitted chunks as not held. The client holds them nevertheless, and does not request them.
@@ -124,7 +124,7 @@ def holdings_to_pb(held: Mapping[FileId, Held]) -> list[pb.Holding]:
     return messages
 
 
-def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
+def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, HeldChunks]:
     """Return a client's holdings from messages, without empty ranges.
 
     Raises:
@@ -142,7 +142,7 @@ def holdings_from_pb(messages: Sequence[pb.Holding]) -> dict[FileId, Held]:
         if any(first > second for first, second in pairwise(boundaries)):
             raise BadArgument("the ranges that a client reports as held are not ascending and disjoint")
     return {
-        message.file_id: Held(
+        message.file_id: HeldChunks(
             RangeSet(span for span in ranges_from_pb(message.ranges) if span.start < span.stop), message.complete
         )
         for message in messages
@@ -222,12 +222,12 @@ MemberEvent = effects.MemberEffect | None
 def attend_response(effect: MemberEvent) -> membership.AttendResponse:
     """Return an instruction to a member, or None (to stop), as a message."""
     match effect:
-        case effects.Assign(_, manifest, shares, started, division):
+        case effects.Assign(_, manifest, shares, exchange_started, division):
             return membership.AttendResponse(
                 file_assigned=membership.FileAssigned(
                     manifest=manifest_to_pb(manifest),
                     shares=map(range_to_pb, shares),
-                    exchange_started=started,
+                    exchange_started=exchange_started,
                     division=division,
                 )
             )

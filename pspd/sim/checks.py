@@ -175,7 +175,7 @@ class Checks(Observer):
         held = RangeSet()
         for client in self._network.clients.values():
             verified = self._verified(client, event.file_id)
-            if self.shares_unmoved and file.terms.replica_count == 1 and held.common(verified):
+            if self.shares_unmoved and file.terms.replica_count == 1 and held.intersection(verified):
                 raise Violation("R2 the server forgets", f"{client.name} holds chunks that another holds")
             held.update(verified)
             for share in file.shares.all:
@@ -270,7 +270,7 @@ class Checks(Observer):
         for file in server.catalogue.files.values():
             solicited = self._solicited.setdefault(file.file_id, RangeSet())
             cached = RangeSet(server.cache.cached(file.file_id, 0, file.manifest.chunk_count))
-            new = cached.minus(self._cached.get(file.file_id, RangeSet()))
+            new = cached.difference(self._cached.get(file.file_id, RangeSet()))
             for span in new:
                 if not solicited.covers(*span):
                     raise Violation("R9 unsolicited", f"{span} of {file.manifest.name} is cached")
@@ -282,7 +282,7 @@ class Checks(Observer):
         for state in server.demand.of_file(file.file_id).waiting:
             member = state.member
             if member.has_data_path and state.window_left_chunks > 0 and state.requester.quota_used_chunks == 0:
-                for start, stop in state.wanted.minus(unflushed):
+                for start, stop in state.wanted.difference(unflushed):
                     if cached := server.cache.cached(file.file_id, start, stop):
                         raise Violation("R9 waiters are served", f"{member.name} waits for {cached}, which are cached")
 

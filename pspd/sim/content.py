@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.ranges import RangeSet
-from pspd.core.model.storage import Held, Storage, Written
+from pspd.core.model.storage import HeldChunks, Storage, WriteResult
 from pspd.store.digests import blake3_digest
 from pspd.store.files.memory import MemoryStore
 
@@ -113,25 +113,25 @@ class BlankStore:
     def __init__(self) -> None:
         self._entries: dict[FileId, _Entry] = {}
 
-    def known(self) -> dict[FileId, Held]:
+    def known(self) -> dict[FileId, HeldChunks]:
         """See ``Storage.known``."""
         return {file_id: self._held(file_id).copy() for file_id in self._entries}
 
-    def begin(self, manifest: Manifest) -> Held:
+    def begin(self, manifest: Manifest) -> HeldChunks:
         """See ``Storage.begin``."""
         entry = self._entries.setdefault(manifest.file_id, _Entry(manifest))
         if entry.manifest != manifest:  # another division has other units
             entry.manifest, entry.verified = manifest, manifest.whole_units_of(entry.arrived)
         return self._held(manifest.file_id)
 
-    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> WriteResult:
         """See ``Storage.write``."""
         entry = self._entries[file_id]
         entry.arrived.add(start, stop)
         whole = entry.manifest.whole_units(*entry.arrived.around(start, stop))
         verified = entry.verified.gaps(*whole)
         entry.verified.add(*whole)
-        return Written(RangeSet(verified))
+        return WriteResult(RangeSet(verified))
 
     def payload(self, file_id: FileId, start: int, stop: int) -> memoryview:
         """See ``Storage.payload``."""
@@ -159,6 +159,6 @@ class BlankStore:
     def close(self) -> None:
         """See ``Storage.close``; nothing is open."""
 
-    def _held(self, file_id: FileId) -> Held:
+    def _held(self, file_id: FileId) -> HeldChunks:
         entry = self._entries[file_id]
-        return Held(entry.verified, entry.finished)
+        return HeldChunks(entry.verified, entry.finished)

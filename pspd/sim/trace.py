@@ -67,9 +67,9 @@ def described(effect: ServerEffect | ClientEffect) -> str:
             return f"deliver [{frame.start}, {frame.stop}) as {number}, echo {frame.echo}, session {frame.session:016x}"
         case Contribute(frame):
             return f"contribute [{frame.start}, {frame.stop}) for broadcast {frame.number}"
-        case Assign(session, manifest, shares, started):
+        case Assign(session, manifest, shares, exchange_started):
             spans = ", ".join(map(str, shares))
-            return f"assign {manifest.name} to {session:016x}: shares {spans or 'none'}, exchange {started}"
+            return f"assign {manifest.name} to {session:016x}: shares {spans or 'none'}, exchange {exchange_started}"
         case SaveFile(record):
             return f"save {record.manifest.name}: {record.phase.value}, owners {', '.join(record.owners)}"
         case InputDropped(reason, origin):

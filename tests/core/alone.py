@@ -8,7 +8,7 @@ from pspd.core.effects.shared import SendDatagram
 from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.parameters import FAST, Parameters
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held, Written
+from pspd.core.model.storage import HeldChunks, WriteResult
 from pspd.core.model.tuning import CLIENT_TUNING, ClientTuning
 from pspd.core.wire.datagrams import Datagram, Request, decode_datagram, encode_datagram
 from pspd.core.wire.frames import Frame
@@ -69,7 +69,7 @@ class Client:
         if held is not None or manifest.file_id not in self.verified:
             self.verified[manifest.file_id] = RangeSet(held or ())
         verified = self.verified[manifest.file_id]
-        self.machine.file_assigned(manifest, spans, exchange, Held(verified, complete), self.now, 0)
+        self.machine.file_assigned(manifest, spans, exchange, HeldChunks(verified, complete), self.now, 0)
         self._check()
 
     def frame(self, manifest: Manifest, start: int, stop: int, number: int = 1, echo: int = 0) -> Frame:
@@ -81,7 +81,7 @@ class Client:
     ) -> None:
         frame, span = self.frame(manifest, start, stop, number, echo), [Range(start, stop)]
         assert self.machine.delivery_started(frame, "server")
-        written = Written(verified=RangeSet(span)) if good else Written(corrupt=span)
+        written = WriteResult(verified=RangeSet(span)) if good else WriteResult(corrupt=span)
         self.verified[manifest.file_id].difference_update(written.corrupt)
         self.verified[manifest.file_id].update(written.verified)
         self.machine.delivery_stored(frame, written, self.now)

@@ -13,7 +13,7 @@ from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.manifest import CHUNK_BYTES, FileId, Manifest
 from pspd.core.model.parameters import FAST, MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.model.ranges import Range, RangeMap
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.catalogue import Catalogue
@@ -147,7 +147,7 @@ class Bench:
         name: str,
         *,
         source: bool = False,
-        held: Mapping[FileId, Held] | None = None,
+        held: Mapping[FileId, HeldChunks] | None = None,
         reachable: bool = True,
     ) -> Member:
         member = self.server.member_joined(name, name.encode(), self.now, source=source, delivery_port=9, held=held)

@@ -10,7 +10,7 @@ from pspd.core.effects.server import FileResumed, FileStalled
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.server.shared_file import SharedFile
 from tests.core.bench import Bench
 
@@ -110,9 +110,9 @@ class TestUnits:
         bench.server.member_left(bench.server.members["b"].session, "gone", bench.now)
         b_share = Range(CHUNKS // 2, CHUNKS)
         for name, span in (("c", (b_share.start, 1501)), ("d", (1501, b_share.stop))):
-            bench.join(name, held={file.file_id: Held(RangeSet([span]), complete=False)})
+            bench.join(name, held={file.file_id: HeldChunks(RangeSet([span]), complete=False)})
         assert file.availability.missing() == [(Range(1500, 1502), "b")]
-        bench.join("e", held={file.file_id: Held(RangeSet([(1500, 1502)]), complete=False)})
+        bench.join("e", held={file.file_id: HeldChunks(RangeSet([(1500, 1502)]), complete=False)})
         assert bench.effects(FileResumed) == [FileResumed(file.file_id, "f")]
 
 

@@ -13,7 +13,7 @@ from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.manifest import DIGEST_BYTES, Manifest, block_bytes_of
 from pspd.core.model.parameters import FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Written
+from pspd.core.model.storage import WriteResult
 from pspd.core.model.tuning import CLIENT_TUNING
 from pspd.core.timing.rtt import RTO_INITIAL_NS
 from pspd.core.wire.datagrams import EVERY_HOLDER, OWNERS, AskedRange, Broadcast, Hello, HelloAck
@@ -58,6 +58,23 @@ class TestHellos:
         client.machine.link_opened(client.now)
         client.receive(Broadcast(SESSION, manifest.file_id, 1, (AskedRange(0, 1, EVERY_HOLDER),)))
         assert client.other_effects() == [InputDropped(DropReason.UNKNOWN_SESSION, "server:1")]
+
+    @pytest.mark.parametrize("good", [True, False])
+    @pytest.mark.parametrize("stop", [4, 10])
+    def test_delivery_stored_after_leaving_sends_nothing(self, stop: int, good: bool) -> None:
+        client = Client()
+        manifest = manifest_of(10)
+        client.assign(manifest, exchange=True)
+        client.deliver(manifest, 9, 10, number=1, good=False)
+        client.datagrams()
+        client.machine.left()
+        span = [Range(0, stop)]
+        written = WriteResult(RangeSet(span)) if good else WriteResult(corrupt=span)
+        client.verified[manifest.file_id].update(written.verified)
+        client.machine.delivery_stored(client.frame(manifest, 0, stop, number=2), written, client.now)
+        assert client.datagrams() == []
+        assert client.machine.next_timeout() is None
+        assert (FinishFile(manifest.file_id) in client.effects) is (good and stop == 10)
 
 
 class TestDownloads:
@@ -259,7 +276,7 @@ class TestDownloads:
         client = Client()
         manifest = manifest_of(4)
         client.assign(manifest, exchange=True)
-        client.machine.delivery_stored(client.frame(manifest, 0, 2), Written(), client.now)
+        client.machine.delivery_stored(client.frame(manifest, 0, 2), WriteResult(), client.now)
         assert client.requests()[-1].ranges == (Range(0, 4),)
         client.machine.link_opened(client.now)
         assert client.requests()[-1].ranges == (Range(2, 4),)
@@ -422,7 +439,7 @@ class TestContributions:
         client.datagrams()
         client.machine.file_declined(manifest.file_id, client.now)
         assert client.datagrams() == []
-        assert not client.machine.takes(manifest.file_id)
+        assert not client.machine.accepts_deliveries(manifest.file_id)
 
 
 class TestDroppedFiles:

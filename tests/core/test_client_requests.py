@@ -10,7 +10,7 @@ from pspd.core.effects.client import ReportMilestone
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Order, Parameters
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held, Written
+from pspd.core.model.storage import HeldChunks, WriteResult
 from pspd.core.model.tuning import CLIENT_TUNING
 from pspd.core.timing.rtt import LINEAR_TIMEOUTS, RTO_INITIAL_NS, RTO_MAX_NS
 from pspd.core.wire.datagrams import AskedRange, Broadcast, HelloAck, RequestAck
@@ -266,9 +266,9 @@ def test_report_has_the_division_and_the_last_request() -> None:
     client = Client()
     manifest = manifest_of(4)
     verified = RangeSet()
-    client.machine.file_assigned(manifest, (Range(0, 2),), False, Held(verified, False), client.now, 9)
+    client.machine.file_assigned(manifest, (Range(0, 2),), False, HeldChunks(verified, False), client.now, 9)
     (request,) = client.requests()
     verified.add(0, 2)
-    client.machine.delivery_stored(client.frame(manifest, 0, 2), Written(verified), client.now)
+    client.machine.delivery_stored(client.frame(manifest, 0, 2), WriteResult(verified), client.now)
     (report,) = [effect for effect in client.other_effects() if isinstance(effect, ReportMilestone)]
     assert (report.division, report.request_number) == (9, request.number)

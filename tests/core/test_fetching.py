@@ -10,7 +10,7 @@ from pspd.core.effects.server import CloseLink, Deliver
 from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS, Parameters
 from pspd.core.model.ranges import RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.sessions import Member
@@ -341,7 +341,7 @@ class TestFetching:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 20)
         for name, span in (("c", (10, 12)), ("d", (12, 14))):
-            bench.join(name, held={file.file_id: Held(RangeSet([span]), complete=False)})
+            bench.join(name, held={file.file_id: HeldChunks(RangeSet([span]), complete=False)})
         bench.server.member_left(b.session, "gone", bench.now)
         bench.server.poll()
         bench.ask(a, file, (10, 14))

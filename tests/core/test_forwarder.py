@@ -53,7 +53,9 @@ class TestRequestAck:
         file = bench.exchange("f", 6)
         bench.ask(a, file, (3, 6))
         bench.ask(a, file, (3, 6), **{flag: True})
-        assert self.answers(bench) == [RequestAck(a.session, file.file_id, 2, SERVER_TUNING.hello_ns // MILLISECOND_NS)]
+        assert self.answers(bench) == [
+            RequestAck(a.session, file.file_id, 2, SERVER_TUNING.hello_interval_ns // MILLISECOND_NS)
+        ]
 
     def test_request_ack_waits_longer_with_data_in_flight(self) -> None:
         bench = Bench()

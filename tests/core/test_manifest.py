@@ -283,7 +283,7 @@ class TestFrames:
         start = data.draw(st.integers(0, manifest.chunk_count))
         stop = min(manifest.chunk_count, start + data.draw(st.integers(0, 200)))
         while start < stop:
-            frame = manifest.frame_from(start, stop, frame_chunks)
+            frame = manifest.next_frame_range(start, stop, frame_chunks)
             assert frame.start == start
             assert 0 < frame.chunk_count <= frame_chunks
             assert frame.stop <= stop
@@ -292,6 +292,6 @@ class TestFrames:
     def test_frame_ends_with_a_unit_if_possible(self) -> None:
         manifest = hollow(16 * MIB)
         assert manifest.block_chunks == 8
-        assert manifest.frame_from(0, 100, 20) == Range(0, 16)
-        assert manifest.frame_from(0, 10, 20) == Range(0, 10)
-        assert manifest.frame_from(0, 100, 5) == Range(0, 5)
+        assert manifest.next_frame_range(0, 100, 20) == Range(0, 16)
+        assert manifest.next_frame_range(0, 10, 20) == Range(0, 10)
+        assert manifest.next_frame_range(0, 100, 5) == Range(0, 5)

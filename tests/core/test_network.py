@@ -73,7 +73,7 @@ class TestSeeding:
 
         held = [peer.machine.downloads[manifest.file_id].verified for peer in clients(network)]
         assert [chunks.chunk_count for chunks in held] == [7, 8, 8, 8]
-        assert all(not left.common(right) for left, right in combinations(held, 2))
+        assert all(not left.intersection(right) for left, right in combinations(held, 2))
         assert network.server.cache.chunks_of(manifest.file_id) == 0
         assert not any(any(piece) for _, piece in network.server.cache._arena._segments)
         assert "source-0 of f" not in network.server.members

@@ -1,4 +1,4 @@
-"""Pacing: work is done at once, and again after a time in proportion to its cost."""
+"""Pacing: a pause after each batch of work, in proportion to the size of the batch."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ def test_first_work_is_allowed_at_once() -> None:
     assert Pacer(10).is_allowed(0)
 
 
-def test_next_work_is_allowed_after_the_cost_of_the_last() -> None:
+def test_work_is_allowed_after_pause() -> None:
     pacer = Pacer(10)
-    pacer.spend(3, 100)
-    assert pacer.next_at == 130
+    pacer.start_pause(3, 100)
+    assert pacer.allowed_at == 130
     assert not pacer.is_allowed(129)
     assert pacer.is_allowed(130)
 
 
-def test_cost_of_early_work_is_not_summed_up() -> None:
-    """Urgent work may be done before its time. It then sets the next time alone."""
+def test_later_pause_replaces_current_one() -> None:
+    """Urgent work may be done during a pause. Only the pause after this work then counts."""
     pacer = Pacer(10)
-    pacer.spend(30, 100)
-    pacer.spend(1, 110)
-    assert pacer.next_at == 120
+    pacer.start_pause(30, 100)
+    pacer.start_pause(1, 110)
+    assert pacer.allowed_at == 120
 
 
-def test_work_without_cost_delays_nothing() -> None:
+def test_no_pause_without_pacing_or_work() -> None:
     free, idle = Pacer(0), Pacer(10)
-    free.spend(5, 100)
-    idle.spend(0, 100)
+    free.start_pause(5, 100)
+    idle.start_pause(0, 100)
     assert free.is_allowed(100)
     assert idle.is_allowed(100)

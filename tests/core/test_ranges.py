@@ -80,8 +80,8 @@ class TestRangeSetAgainstPlainSet:
         ranges, model = built(changes)
         other, other_model = built(others)
         for combined, expected in (
-            (ranges.common(other), model & other_model),
-            (ranges.minus(other), model - other_model),
+            (ranges.intersection(other), model & other_model),
+            (ranges.difference(other), model - other_model),
         ):
             assert combined == RangeSet((chunk, chunk + 1) for chunk in expected)
             assert combined.chunk_count == len(expected)

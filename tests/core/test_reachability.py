@@ -11,7 +11,7 @@ from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS, Parameters
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.tuning import CLIENT_TUNING, SERVER_TUNING
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
@@ -141,7 +141,7 @@ class TestReachable:
         file = bench.exchange("f", 4)
         bench.live(SERVER_TUNING.reachability_ns, deaf=[a])
         assert file.is_stalled
-        a = bench.join("a", held={file.file_id: Held(RangeSet([(0, 2)]), complete=False)})
+        a = bench.join("a", held={file.file_id: HeldChunks(RangeSet([(0, 2)]), complete=False)})
         assert a.reachable
         assert not file.is_stalled
 
@@ -267,7 +267,7 @@ class TestUnreachableInSeeding:
         bench = Bench()
         bench.join("a")
         manifest = bench.manifest("f", 4)
-        b = bench.join("b", held={manifest.file_id: Held(RangeSet([(0, 4)]), complete=True)})
+        b = bench.join("b", held={manifest.file_id: HeldChunks(RangeSet([(0, 4)]), complete=True)})
         bench.live(SERVER_TUNING.reachability_ns, deaf=[b])
         source = bench.join("s", source=True)
         file = bench.server.catalogue.announce(manifest, source.session)

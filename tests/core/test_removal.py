@@ -8,7 +8,7 @@ from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.server import FileRemoved, RemoveFile
 from pspd.core.effects.shared import Milestone
 from pspd.core.model.ranges import RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.header import DropReason
@@ -150,7 +150,7 @@ def test_removed_file_can_be_seeded_again(bench: Bench) -> None:
 def test_holdings_from_joining_end_with_the_removal(bench: Bench) -> None:
     a, _, file = begun(bench)
     bench.server.member_left(a.session, "it left", bench.now)
-    again = bench.join("a", held={file.file_id: Held(RangeSet([(0, 5)]), complete=False)})
+    again = bench.join("a", held={file.file_id: HeldChunks(RangeSet([(0, 5)]), complete=False)})
     assert list(file.availability.held[again.name]) == [(0, 5)]
     remove(bench, file)
     anew = bench.seed("f", 6)

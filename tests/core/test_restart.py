@@ -7,7 +7,7 @@ from pspd.core.effects.shared import Milestone
 from pspd.core.model.file_record import FileRecord, Phase
 from pspd.core.model.parameters import MILLISECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.sessions import Member
@@ -27,7 +27,7 @@ def restarted(before: Bench, record: FileRecord, *clients: str) -> tuple[Bench, 
 
 
 def back(bench: Bench, file: SharedFile, name: str, *held: tuple[int, int], complete: bool = False) -> Member:
-    return bench.join(name, held={file.file_id: Held(RangeSet(held), complete)})
+    return bench.join(name, held={file.file_id: HeldChunks(RangeSet(held), complete)})
 
 
 def assigned(bench: Bench, member: Member) -> list[tuple[Range, ...]]:

@@ -21,7 +21,7 @@ from pspd.core.effects.shared import Milestone
 from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.recipients import Recipients
 from pspd.core.server.shared_file import SharedFile
@@ -246,14 +246,14 @@ class TestSeeding:
         bench = Bench()
         bench.join("a")
         file = bench.exchange("f", 4)
-        bench.join("b", held={file.file_id: Held(RangeSet(held), complete=True)})
+        bench.join("b", held={file.file_id: HeldChunks(RangeSet(held), complete=True)})
         assert list(file.availability.held["b"]) == []
         assert "b" not in file.recipients.complete_names
 
     def test_holding_of_a_later_file_is_checked_then(self) -> None:
         bench = Bench()
         manifest = bench.manifest("f", 4)
-        bench.join("a", held={manifest.file_id: Held(RangeSet([(0, 5)]), complete=True)})
+        bench.join("a", held={manifest.file_id: HeldChunks(RangeSet([(0, 5)]), complete=True)})
         file = bench.exchange("f", 4)
         assert (list(file.availability.held["a"]), file.recipients.complete_names) == ([Range(0, 4)], set()), (
             "its share alone, which it reported"
@@ -263,7 +263,7 @@ class TestSeeding:
         bench = Bench()
         bench.join("a")
         file = bench.exchange("f", 4)
-        bench.join("b", held={file.file_id: Held(RangeSet([(0, 3)]), complete=True)})
+        bench.join("b", held={file.file_id: HeldChunks(RangeSet([(0, 3)]), complete=True)})
         assert (list(file.availability.held["b"]), file.recipients.complete_names) == ([Range(0, 3)], set())
 
     def test_holdings_at_joining_count(self) -> None:
@@ -271,8 +271,8 @@ class TestSeeding:
         bench.join("a")
         file = bench.exchange("f", 4)
         part, whole = RangeSet([(1, 3)]), RangeSet([(0, 4)])
-        bench.join("b", held={file.file_id: Held(part, complete=False)})
-        bench.join("c", held={file.file_id: Held(whole, complete=True)})
+        bench.join("b", held={file.file_id: HeldChunks(part, complete=False)})
+        bench.join("c", held={file.file_id: HeldChunks(whole, complete=True)})
         assert list(file.availability.held["b"]) == [Range(1, 3)]
         assert file.recipients.complete_names == {"c"}
         assert file.availability.min_holder_count() == 2
@@ -325,7 +325,7 @@ def test_files_that_a_client_holds_are_assigned_first() -> None:
     bench = Bench()
     bench.join("a")
     first, second = bench.exchange("f", 4), bench.exchange("g", 4)
-    b = bench.join("b", held={second.file_id: Held(RangeSet([(0, 2)]), complete=False)})
+    b = bench.join("b", held={second.file_id: HeldChunks(RangeSet([(0, 2)]), complete=False)})
     told = [effect.manifest.name for effect in bench.effects(Assign) if effect.session == b.session]
     assert told == [second.manifest.name, first.manifest.name]
 

@@ -27,7 +27,7 @@ from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import Manifest
 from pspd.core.model.parameters import CLASSIC, FAST, SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server import catalogue
 from pspd.core.server.machine import ServerMachine
@@ -221,7 +221,7 @@ class TestMembership:
     def test_leases_and_hello_intervals_grow_with_members(
         self,
     ) -> None:
-        tuning = replace(SERVER_TUNING, lease_ns_per_member=20 * SECOND_NS, hello_ns_per_member=6 * SECOND_NS)
+        tuning = replace(SERVER_TUNING, lease_ns_per_member=20 * SECOND_NS, hello_interval_ns_per_member=6 * SECOND_NS)
         bench = Bench(tuning=tuning)
         bench.join("a")
         assert (bench.server.sessions.lease_ns, bench.server.sessions.hello_interval_ns) == (
@@ -240,9 +240,9 @@ class TestMembership:
         )
         last = bench.effects(SendDatagram)[-1]
         assert decode_datagram(last.data) == HelloAck(bench.server.members["c"].session, 1, 18_000)
-        seldom = Bench(tuning=replace(SERVER_TUNING, hello_ns_per_member=101 * SECOND_NS))
+        seldom = Bench(tuning=replace(SERVER_TUNING, hello_interval_ns_per_member=101 * SECOND_NS))
         seldom.join("a")
-        assert seldom.server.sessions.hello_interval_ns == SERVER_TUNING.hello_ns_max
+        assert seldom.server.sessions.hello_interval_ns == SERVER_TUNING.hello_interval_ns_max
 
     def test_short_reach_shortens_the_hello_interval(self) -> None:
         machine = ServerMachine(
@@ -270,8 +270,8 @@ class TestMembership:
     def test_holdings_at_joining_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, join_ranges_max=5))
         pieces = {
-            bytes(32): Held(RangeSet([(0, 1), (2, 3), (4, 5)]), complete=False),
-            bytes(31) + b"x": Held(RangeSet(), complete=False),
+            bytes(32): HeldChunks(RangeSet([(0, 1), (2, 3), (4, 5)]), complete=False),
+            bytes(31) + b"x": HeldChunks(RangeSet(), complete=False),
         }
         bench.join("a", held=pieces)
         with pytest.raises(LimitReached, match="more than 5 ranges"):

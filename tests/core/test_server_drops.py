@@ -6,7 +6,7 @@ from pspd.core.effects.server import FileResumed, FileStalled, VerifyFile
 from pspd.core.effects.shared import InputDropped, Milestone
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.wire.datagrams import Hello, HelloAck, Request, encode_datagram
 from pspd.core.wire.frames import Frame
@@ -194,7 +194,7 @@ class TestDrops:
         bench.ask(a, file, (2, 4))
         bench.contribute(bench.frame(b, file, 2, 4), good=False)
         assert file.availability.missing() == [(Range(2, 4), "")]
-        b = bench.join("b", held={file.file_id: Held(RangeSet([(3, 4)]), complete=False)})
+        b = bench.join("b", held={file.file_id: HeldChunks(RangeSet([(3, 4)]), complete=False)})
         assert file.availability.missing() == [(Range(2, 3), "")]
         bench.live(10 * SECOND_NS)  # the fetch of the whole range is given up
         assert [(x.start, x.stop, x.responder) for x in bench.asked("a")][-1] == (3, 4, b.session)

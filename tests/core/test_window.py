@@ -88,7 +88,7 @@ class TestWindow:
         now = flow(window, 10_000, 30)
         full = window.chunks
         for _ in range(3 * EPOCHS):
-            window.idle()
+            window.discard_epoch()
             now += 100 * SECOND_NS
             window.delivered(5, RTT_NS, now)
         assert window.chunks == full

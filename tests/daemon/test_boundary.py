@@ -70,7 +70,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @on_loop
 async def test_unwritable_file_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     async with kept_in(tmp_path / "amy") as kept:
-        kept.files.take(FILE.manifest, (), started=True, division=7)
+        kept.files.take(FILE.manifest, (), exchange_started=True, division=7)
         deliver(kept, FILE, 0, 2)
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", error_of(number))
@@ -91,7 +91,7 @@ async def test_unwritable_file_is_declined(tmp_path: Path, monkeypatch: pytest.M
 @on_loop
 async def test_unwritable_journal_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with kept_in(tmp_path / "amy") as kept:
-        kept.files.take(FILE.manifest, (), started=True, division=7)
+        kept.files.take(FILE.manifest, (), exchange_started=True, division=7)
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", error_of(errno.ENOSPC))
             deliver(kept, FILE)
@@ -110,7 +110,7 @@ async def test_any_error_with_a_file_declines_it(
     async with kept_in(tmp_path / "amy") as kept:
         with monkeypatch.context() as patch:
             patch.setattr(kept.store, operation, raises(RecursionError("too deep")))
-            kept.files.take(FILE.manifest, (), started=True, division=7)
+            kept.files.take(FILE.manifest, (), exchange_started=True, division=7)
             deliver(kept, FILE)
         (report,) = declined(kept)
         assert report.reason == "RecursionError: too deep: this is a bug; PSPD_LOG=DEBUG shows where"
@@ -130,7 +130,7 @@ async def test_unencodable_name_declines_its_file(tmp_path: Path, monkeypatch: p
         error = UnicodeEncodeError("latin-1", "日本.bin", 0, 2, "ordinal not in range(256)")
         with monkeypatch.context() as patch:
             patch.setattr(os, "lstat", raises(error))
-            kept.files.take(named.manifest, (), started=True, division=7)
+            kept.files.take(named.manifest, (), exchange_started=True, division=7)
         assert "UnicodeEncodeError" in declined(kept)[0].reason
 
 
@@ -159,7 +159,7 @@ async def test_unverifiable_file_is_not_held(tmp_path: Path, monkeypatch: pytest
 @on_loop
 async def test_store_error_ends_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     async with kept_in(tmp_path / "amy") as kept:
-        kept.files.take(FILE.manifest, (), started=True, division=7)
+        kept.files.take(FILE.manifest, (), exchange_started=True, division=7)
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", error_of(number))
             deliver(kept, FILE)

@@ -8,7 +8,7 @@ import pytest
 
 from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import FAST
-from pspd.core.model.storage import Written
+from pspd.core.model.storage import WriteResult
 from pspd.errors import ContradictoryDigests
 from pspd.store.digests import blake3_digest
 from pspd.store.files.memory import MemoryStore
@@ -24,7 +24,7 @@ class Proving(MemoryStore):
         super().__init__(blake3_digest, b"a" * 16)
         self.write_count = 0
 
-    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> WriteResult:
         self.write_count += 1
         raise ContradictoryDigests("the digests contradict each other")
 

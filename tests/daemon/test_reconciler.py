@@ -70,7 +70,7 @@ class Kept:
 
     def take(self, sample: Sample | FolderSample) -> None:
         """Assign a file, and deliver all of it."""
-        self.files.take(sample.manifest, (), started=True, division=DIVISION)
+        self.files.take(sample.manifest, (), exchange_started=True, division=DIVISION)
         if not self.store.known()[sample.file_id].complete:
             self.deliver(sample)
 
@@ -139,7 +139,7 @@ async def test_file_moved_away_and_back_is_taken_again(tmp_path: Path, monkeypat
         await until("it is declined", lambda: any(isinstance(report, Declined) for report in kept.said.all))
         assert not kept.store.known()
         kept.files.begin_session()
-        kept.files.take(sample.manifest, (), started=True, division=DIVISION)
+        kept.files.take(sample.manifest, (), exchange_started=True, division=DIVISION)
         assert not kept.store.known(), "it is not restored in the next session either"
         elsewhere.rename(place)
         await until("it is complete again", lambda: kept.is_complete(sample))
@@ -153,7 +153,7 @@ async def test_unfinishable_file_is_declined_and_retried(tmp_path: Path, monkeyp
     sample = Sample(7 * 1024)
     in_the_way = tmp_path / "amy" / "a.bin"
     async with kept_in(tmp_path / "amy") as kept:
-        kept.files.take(sample.manifest, (), started=True, division=DIVISION)
+        kept.files.take(sample.manifest, (), exchange_started=True, division=DIVISION)
         in_the_way.write_bytes(b"another")
         kept.deliver(sample)
         (declined,) = [report for report in kept.said.all if isinstance(report, Declined)]

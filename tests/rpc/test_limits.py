@@ -19,7 +19,7 @@ import pspd.v1
 from pspd.core.effects.client import ReportMilestone
 from pspd.core.model.manifest import BLOCK_COUNT_MAX, DIGEST_BYTES, SHARE_COUNT_MAX
 from pspd.core.model.ranges import RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.errors import BadArgument, LimitReached, PspError, WrongState
 from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
 from pspd.rpc import limits, translate
@@ -109,7 +109,7 @@ class TestLargestRequests:
     def test_largest_join_is_accepted(self) -> None:
         spans = 10  # of each file
         ranges = RangeSet((2**32 - 2 - 2 * index, 2**32 - 1 - 2 * index) for index in range(spans))
-        held = {index.to_bytes(32, "big"): Held(ranges, complete=True) for index in range(limits.HELD_FILES_MAX)}
+        held = {index.to_bytes(32, "big"): HeldChunks(ranges, complete=True) for index in range(limits.HELD_FILES_MAX)}
         request = membership_service_pb2.JoinRequest(
             name="\U0001f600" * 100,
             role=membership_service_pb2.MEMBER_ROLE_CLIENT,

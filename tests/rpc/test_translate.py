@@ -21,7 +21,7 @@ from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import DIGEST_BYTES, Manifest
 from pspd.core.model.parameters import PROFILES, SECOND_NS, Order, Parameters
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.tuning import SERVER_TUNING
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.shared_file import SharedFile, Traffic
@@ -183,14 +183,14 @@ class TestHoldings:
     @settings(max_examples=40)
     @given(st.dictionaries(st.binary(min_size=32, max_size=32), st.tuples(st.lists(SPANS), st.booleans()), max_size=5))
     def test_survive_translation(self, known: dict[bytes, tuple[list[tuple[int, int]], bool]]) -> None:
-        held = {file_id: Held(RangeSet(spans), complete) for file_id, (spans, complete) in known.items()}
+        held = {file_id: HeldChunks(RangeSet(spans), complete) for file_id, (spans, complete) in known.items()}
         messages = [pb.Holding.FromString(each.SerializeToString()) for each in translate.holdings_to_pb(held)]
         assert translate.holdings_from_pb(messages) == held
 
     def test_empty_ranges_are_ignored(self) -> None:
         ranges = [pb.ChunkRange(start=1, stop=3), pb.ChunkRange(start=5, stop=5)]
         held = translate.holdings_from_pb([pb.Holding(file_id=PIECES, ranges=ranges)])
-        assert held == {PIECES: Held(RangeSet([(1, 3)]), False)}
+        assert held == {PIECES: HeldChunks(RangeSet([(1, 3)]), False)}
 
     @pytest.mark.parametrize("ranges", [[(9, 2)], [(5, 7), (1, 3)], [(1, 5), (4, 6)]])
     def test_ranges_out_of_order_are_refused(self, ranges: list[tuple[int, int]]) -> None:
@@ -446,12 +446,12 @@ class TestShown:
 
 def test_client_reports_no_more_holdings_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(translate, "HELD_RANGES_MAX", 3)
-    pieces = Held(RangeSet([(0, 1), (2, 3), (4, 5), (6, 7)]), complete=False)
-    whole = Held(RangeSet([(0, 9)]), complete=True)
+    pieces = HeldChunks(RangeSet([(0, 1), (2, 3), (4, 5), (6, 7)]), complete=False)
+    whole = HeldChunks(RangeSet([(0, 9)]), complete=True)
     said = translate.holdings_to_pb({PIECES: pieces, WHOLE: whole})
     assert translate.holdings_from_pb(said) == {
         WHOLE: whole,
-        PIECES: Held(RangeSet([(0, 1), (2, 3)]), complete=False),
+        PIECES: HeldChunks(RangeSet([(0, 1), (2, 3)]), complete=False),
     }
     monkeypatch.setattr(translate, "HELD_RANGES_MAX", 2)
     with pytest.raises(LimitReached, match="at most 2 ranges"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pspd.core.model.manifest import FileId
 from pspd.core.model.ranges import Range
-from pspd.core.model.storage import Written
+from pspd.core.model.storage import WriteResult
 from pspd.errors import ContradictoryDigests
 from pspd.store.digests import blake3_digest
 from pspd.store.files.memory import MemoryStore
@@ -14,11 +14,11 @@ from tests.sim.contradiction import Contradiction
 class CorruptionStore(MemoryStore):
     """Reports a contradiction as corrupt bytes."""
 
-    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> WriteResult:
         try:
             return super().write(file_id, start, stop, data)
         except ContradictoryDigests:
-            return Written(corrupt=[Range(682, 684)])
+            return WriteResult(corrupt=[Range(682, 684)])
 
 
 def test_contradictory_digests_are_declined() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pspd.core.client.download import Download
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
-from pspd.core.model.storage import Written
+from pspd.core.model.storage import WriteResult
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.availability import Availability
 from pspd.core.server.deliveries import Deliveries
@@ -68,7 +68,7 @@ def late_answers_postpone_requests(patch: pytest.MonkeyPatch) -> None:
     """Tell a client to wait for chunks that it has just received; it waits for minutes."""
     note_delivery, note_ack = Download.note_delivery, Download.note_ack
 
-    def never_all(self: Download, frame: Frame, written: Written, now: int) -> bool:
+    def never_all(self: Download, frame: Frame, written: WriteResult, now: int) -> bool:
         self._outstanding.add(self.manifest.chunk_count, self.manifest.chunk_count + 1)
         return note_delivery(self, frame, written, now) or not self.wanted()
 

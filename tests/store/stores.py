@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pspd.core.model.manifest import CHUNK_BYTES, USUAL_MODE, FileId, Manifest
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import FileSlice, Held, Written
+from pspd.core.model.storage import FileSlice, HeldChunks, WriteResult
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore
 from pspd.store.files.memory import MemoryStore
@@ -97,10 +97,10 @@ class Bench(ABC):
     def alter(self, sample: Sample, offset: int) -> None:
         """Change one byte of an unfinished file as another program would."""
 
-    def begin(self, sample: Sample) -> Held:
+    def begin(self, sample: Sample) -> HeldChunks:
         return self.store.begin(sample.manifest)
 
-    def write(self, sample: Sample, start: int, stop: int) -> Written:
+    def write(self, sample: Sample, start: int, stop: int) -> WriteResult:
         return self.store.write(sample.file_id, start, stop, sample.chunks(start, stop))
 
     def write_all(self, sample: Sample, step_chunks: int = 1000) -> None:

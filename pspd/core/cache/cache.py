@@ -187,7 +187,7 @@ class Cache:
             chunks: the set.
         """
         ready = self._ready.get(file_id)
-        return ready.common(chunks) if ready else RangeSet()
+        return ready.intersection(chunks) if ready else RangeSet()
 
     def pin(self, file_id: FileId, start: int, stop: int) -> None:
         """Pin a cached range once more, and make it the most recently read.

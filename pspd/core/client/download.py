@@ -8,7 +8,7 @@ from random import Random
 from pspd.core.model.manifest import FILE_CHUNKS_MAX, FileId, Manifest
 from pspd.core.model.parameters import Order, Parameters
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Written
+from pspd.core.model.storage import WriteResult
 from pspd.core.model.tuning import ClientTuning
 from pspd.core.timing.rtt import LINEAR_TIMEOUTS, RTO_MAX_NS, RttEstimator
 from pspd.core.timing.window import Window, frame_chunks_in
@@ -160,7 +160,7 @@ class Download:
         self._retry_after_ns = 0
         self._chunks_since_request = 0
         self._sent_at.clear()
-        self.window.idle()
+        self.window.discard_epoch()
 
     # -- requests
 
@@ -170,7 +170,7 @@ class Download:
             return RangeSet(part for share in self.shares for part in self.missing.within(*share))
         return self.missing if self.stage is Stage.EXCHANGE else RangeSet()
 
-    def request(
+    def next_request(
         self, session: int, number: int, now: int, *, repeated: bool = False, downlink_ok: bool = False
     ) -> Request:
         """Return the next request, and record it as sent. This ends a pause.
@@ -274,7 +274,7 @@ class Download:
 
     # -- deliveries
 
-    def note_delivery(self, frame: Frame, written: Written, now: int) -> bool:
+    def note_delivery(self, frame: Frame, written: WriteResult, now: int) -> bool:
         """Record that a delivery, or a part of one, is stored. All parts but the last have number and echo 0.
 
         Args:
@@ -303,10 +303,6 @@ class Download:
         self._chunks_since_request += chunk_count
         return not self._outstanding or (is_complete and self._chunks_since_request >= self._step_chunks)
 
-    def idle(self) -> None:
-        """Record that nothing is requested now: the time until the next delivery does not count for the window."""
-        self.window.idle()
-
     @property
     def corrupt_pause_ns(self) -> int:
         """The pause before the next request, in nanoseconds; 0 after fewer than two corrupt deliveries in a row."""
@@ -315,7 +311,7 @@ class Download:
         doubled_ns = self._tuning.corrupt_pause_ns_min << min(self._corrupt_deliveries - 2, 16)
         return min(doubled_ns, self._tuning.corrupt_pause_ns_max)
 
-    def _count_corrupt(self, written: Written, *, is_complete: bool) -> None:
+    def _count_corrupt(self, written: WriteResult, *, is_complete: bool) -> None:
         """Count the corrupt deliveries in a row, and update ``is_paused``. A delivery stored in parts counts once.
 
         A delivery is corrupt if it completes corrupt units and no verified one. In a delivery that is stored in parts,
@@ -342,7 +338,7 @@ class Download:
         """Assert that the records agree with each other."""
         for chunks in (self.missing, self.verified):
             assert not chunks.overlaps(self.manifest.chunk_count, FILE_CHUNKS_MAX), "chunks are beyond the end"
-        assert not self._outstanding.minus(self.missing), "delivered chunks are outstanding"
+        assert not self._outstanding.difference(self.missing), "delivered chunks are outstanding"
         assert self.stage is not Stage.FINISHING or self.is_whole, "the file is being finished, but is not whole"
         assert len(self._sent_at) <= self._tuning.measured_requests_max, "too many requests are measured"
         assert all(number <= self.request_number for number in self._sent_at), "an unsent request is measured"

@@ -48,7 +48,7 @@ class Hellos:
         self._received_at = now
         self.downlink_ok = False
 
-    def send(self, session: int, now: int) -> Hello:
+    def next_hello(self, session: int, now: int) -> Hello:
         """Return the next hello, and start waiting for the answer. Record a timeout if the last hello is unanswered.
 
         Args:

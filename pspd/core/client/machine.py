@@ -17,7 +17,7 @@ from pspd.core.effects.shared import InputDropped, Milestone, SendDatagram
 from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held, Written
+from pspd.core.model.storage import HeldChunks, WriteResult
 from pspd.core.model.tuning import CLIENT_TUNING, ClientTuning
 from pspd.core.timing.timers import Timers
 from pspd.core.wire import datagrams
@@ -115,7 +115,7 @@ class ClientMachine:
     def _send_hello(self, now: int) -> None:
         if self.hellos.note_silence(now):
             self._effects.append(DownlinkChanged(False))
-        self._send(self.hellos.send(self._session, now))
+        self._send(self.hellos.next_hello(self._session, now))
         self._timers.set(_HELLO_TIMER, now + self.hellos.timeout_ns())
 
     # -- files
@@ -125,7 +125,13 @@ class ClientMachine:
         self._holder.add(manifest, RangeSet([(0, manifest.chunk_count)]))
 
     def file_assigned(
-        self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool, held: Held, now: int, division: int
+        self,
+        manifest: Manifest,
+        shares: tuple[Range, ...],
+        exchange_started: bool,
+        held: HeldChunks,
+        now: int,
+        division: int,
     ) -> None:
         """Begin or continue to download a file that the server has assigned, with these shares (R1).
 
@@ -185,10 +191,9 @@ class ClientMachine:
         """
         download = self.downloads[file_id]
         download.enter(Stage.DECLINED)
-        if self._session:
-            self._advance(download, now)
+        self._advance(download, now)
 
-    def takes(self, file_id: FileId) -> bool:
+    def accepts_deliveries(self, file_id: FileId) -> bool:
         """Return whether to store the deliveries of a file."""
         download = self.downloads.get(file_id)
         return download is not None and download.stage is not Stage.DECLINED
@@ -213,7 +218,7 @@ class ClientMachine:
         if download.is_requesting:
             self._request(download, now)
         else:
-            download.idle()
+            download.window.discard_epoch()
             self._timers.cancel(download.file_id)
             self._send_request(download, now)  # without ranges: it acknowledges deliveries
 
@@ -223,11 +228,13 @@ class ClientMachine:
             self._timers.set(download.file_id, now + download.timeout_ns())
 
     def _send_request(self, download: Download, now: int, *, repeated: bool = False) -> None:
+        if not self._session:
+            return
         # The server ends a session before the request numbers reach the maximum. If the client does not learn of this,
         # the numbers stay at the maximum.
         number = self._request_number = min(self._request_number + 1, REQUEST_NUMBER_MAX)
         downlink_ok = self.hellos.downlink_ok
-        self._send(download.request(self._session, number, now, repeated=repeated, downlink_ok=downlink_ok))
+        self._send(download.next_request(self._session, number, now, repeated=repeated, downlink_ok=downlink_ok))
 
     def _send(self, datagram: Datagram) -> None:
         self._effects.append(SendDatagram(self._server, datagrams.encode_datagram(datagram)))
@@ -249,7 +256,7 @@ class ClientMachine:
             self._drop(DropReason.UNKNOWN_KIND, origin)
         elif frame.session != self._session:
             self._drop(DropReason.UNKNOWN_SESSION, origin)
-        elif download is None or not self.takes(frame.file_id):
+        elif download is None or not self.accepts_deliveries(frame.file_id):
             self._drop(DropReason.UNKNOWN_FILE, origin)
         elif not download.manifest.has_range(frame.start, frame.stop, frame.length):
             self._drop(DropReason.BAD_RANGE, origin)
@@ -257,7 +264,7 @@ class ClientMachine:
             return True
         return False
 
-    def delivery_stored(self, frame: Frame, written: Written, now: int) -> None:
+    def delivery_stored(self, frame: Frame, written: WriteResult, now: int) -> None:
         """Record that the payload of a delivery is stored, and send the next request if it is due.
 
         Each corrupt unit counts as dropped.
@@ -275,12 +282,10 @@ class ClientMachine:
         is_due = download.note_delivery(frame, written, now)
         if not download.is_requesting:
             return
-        if download.is_paused:
-            self._timers.set(download.file_id, now + download.corrupt_pause_ns)
-        elif is_due:
-            self._advance(download, now)
+        if self._session and (download.is_paused or not is_due):
+            self._timers.set(download.file_id, now + (download.corrupt_pause_ns or download.timeout_ns()))
         else:
-            self._timers.set(download.file_id, now + download.timeout_ns())
+            self._advance(download, now)
 
     # -- datagrams
 

@@ -193,8 +193,8 @@ class VerifyFile:
 
 
 @dataclass(frozen=True, slots=True)
-class AboutFile:
-    """The base class of the events of a file.
+class FileEffect:
+    """The base class of the effects in :data:`FileEvent`.
 
     Attributes:
         file_id: the id of the file.
@@ -206,12 +206,12 @@ class AboutFile:
 
 
 @dataclass(frozen=True, slots=True)
-class FileRemoved(AboutFile):
+class FileRemoved(FileEffect):
     """A file was removed from the network. The driver deletes the file's saved record."""
 
 
 @dataclass(frozen=True, slots=True)
-class FileDivided(AboutFile):
+class FileDivided(FileEffect):
     """A file was divided into shares (R1).
 
     Attributes:
@@ -224,7 +224,7 @@ class FileDivided(AboutFile):
 
 
 @dataclass(frozen=True, slots=True)
-class FileSeeded(AboutFile):
+class FileSeeded(FileEffect):
     """Every share is held, and the server has no byte of the file (R2).
 
     Attributes:
@@ -239,7 +239,7 @@ class FileSeeded(AboutFile):
 
 
 @dataclass(frozen=True, slots=True)
-class FileDeclined(AboutFile):
+class FileDeclined(FileEffect):
     """A client declined a file.
 
     Attributes:
@@ -252,7 +252,7 @@ class FileDeclined(AboutFile):
 
 
 @dataclass(frozen=True, slots=True)
-class ShareReassigned(AboutFile):
+class ShareReassigned(FileEffect):
     """The shares of a client that made no progress were reassigned.
 
     Attributes:
@@ -263,7 +263,7 @@ class ShareReassigned(AboutFile):
 
 
 @dataclass(frozen=True, slots=True)
-class FileStalled(AboutFile):
+class FileStalled(FileEffect):
     """Chunks of a file have no reachable holder.
 
     Attributes:
@@ -274,12 +274,12 @@ class FileStalled(AboutFile):
 
 
 @dataclass(frozen=True, slots=True)
-class FileResumed(AboutFile):
+class FileResumed(FileEffect):
     """Every chunk of a stalled file has a reachable holder again."""
 
 
 @dataclass(frozen=True, slots=True)
-class FileCompleted(AboutFile):
+class FileCompleted(FileEffect):
     """Every reachable client has the file, except clients that declined it (R10).
 
     Attributes:

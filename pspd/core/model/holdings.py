@@ -36,7 +36,7 @@ class Holdings:
 
     def missing(self) -> RangeSet:
         """Return the chunks that are not saved, which the client requests (R5)."""
-        return RangeSet(self._verified.gaps(0, self._manifest.chunk_count)).minus(self._unverified)
+        return RangeSet(self._verified.gaps(0, self._manifest.chunk_count)).difference(self._unverified)
 
     def add_saved(self, start: int, stop: int) -> list[tuple[Range, bytes]]:
         """Record that chunks are saved; return the units that can be verified now.
@@ -70,6 +70,6 @@ class Holdings:
     def check(self) -> None:
         """Assert that only whole units are verified, and that each chunk is either verified, unverified or missing."""
         assert self._manifest.whole_units_of(self._verified) == self._verified, "part of a unit is verified"
-        assert not self._verified.common(self._unverified), "verified chunks are unverified"
+        assert not self._verified.intersection(self._unverified), "verified chunks are unverified"
         count = self._verified.chunk_count + self._unverified.chunk_count + self.missing().chunk_count
         assert count == self._manifest.chunk_count, "chunks are beyond the end"

@@ -349,7 +349,7 @@ class Manifest:
         """Return those chunks of a set whose whole unit is in the set."""
         return RangeSet(self.whole_units(*span) for span in chunks)
 
-    def frame_from(self, start: int, stop: int, frame_chunks: int) -> Range:
+    def next_frame_range(self, start: int, stop: int, frame_chunks: int) -> Range:
         """Return the part of a range that the next frame carries. The part begins at ``start``.
 
         A range that is too long for one frame is cut at the last boundary between units in the second half of the

@@ -49,8 +49,8 @@ class Parameters:
     order: Order
 
     @property
-    def gathers(self) -> bool:
-        """Whether a frame can have several chunks, so that batches save work."""
+    def uses_batches(self) -> bool:
+        """Whether the server does its work in batches. Batches save work only if a frame can have several chunks."""
         return self.frame_chunks > 1
 
 
@@ -80,9 +80,12 @@ FAST = Parameters(
 
 PROFILES = {profile.profile: profile for profile in (CLASSIC, FAST)}
 FAST_CACHE_CHUNKS = 64 * 1024
-"""The default cache of the fast profile, in chunks: 64 MiB. The classic profile's default is 1 KiB per client."""
+"""The default cache of the fast profile, in chunks: 64 MiB."""
 
 
 def default_cache_chunks(parameters: Parameters) -> int | None:
-    """Return the default size of a profile's cache, in chunks; None means one chunk per client (R4)."""
-    return None if parameters.profile == CLASSIC.profile else FAST_CACHE_CHUNKS
+    """Return the default size of the cache, in chunks; None if the cache has one chunk for each client (R4).
+
+    The cache has one chunk for each client if a frame has only one chunk, as in the classic profile.
+    """
+    return FAST_CACHE_CHUNKS if parameters.frame_chunks > 1 else None

@@ -179,12 +179,12 @@ class RangeSet:
             cut.append(stop)
         return cut
 
-    def common(self, other: RangeSet) -> RangeSet:
+    def intersection(self, other: RangeSet) -> RangeSet:
         """Return the chunks that are in both sets."""
         few, many = (self, other) if len(self._boundaries) <= len(other._boundaries) else (other, self)
         return few._combined(many, inside=True)
 
-    def minus(self, other: RangeSet) -> RangeSet:
+    def difference(self, other: RangeSet) -> RangeSet:
         """Return the chunks that are in this set and not in the other."""
         if len(self._boundaries) <= len(other._boundaries):
             return self._combined(other, inside=False)

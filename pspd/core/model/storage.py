@@ -24,7 +24,7 @@ class FileSlice(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteResult:
     """The verified and the corrupt units that a write completed.
 
     Attributes:
@@ -38,7 +38,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldChunks:
     """The chunks of one file in a store.
 
     Attributes:
@@ -54,24 +54,24 @@ class Held:
         """One past the last verified chunk; 0 if there is none."""
         return max((span.stop for span in self.verified), default=0)
 
-    def copy(self) -> Held:
+    def copy(self) -> HeldChunks:
         """Return a snapshot, with a copy of ``verified``."""
-        return Held(self.verified.copy(), self.complete)
+        return HeldChunks(self.verified.copy(), self.complete)
 
 
 class Storage(Protocol):
     """The stored files of one client. Every method may raise ``StorageError`` with a message for users."""
 
-    def known(self) -> dict[FileId, Held]:
+    def known(self) -> dict[FileId, HeldChunks]:
         """Return a snapshot of the chunks of every file, by file id."""
 
-    def begin(self, manifest: Manifest) -> Held:
+    def begin(self, manifest: Manifest) -> HeldChunks:
         """Prepare to write a new file, or reopen a saved one; return the file's chunks. Idempotent.
 
         ``verified`` of the result is a live view of the store's record.
         """
 
-    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> WriteResult:
         """Write chunks; verify the units that they complete, and return the result.
 
         Args:

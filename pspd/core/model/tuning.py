@@ -36,9 +36,9 @@ class ServerTuning:
     expiries_per_tick_max: int = 8
     """The most sessions that end at a time, and the most members that become unreachable at a time. So received
     datagrams do not wait too long."""
-    hello_ns: int = 5 * SECOND_NS
-    hello_ns_per_member: int = 10 * MILLISECOND_NS
-    hello_ns_max: int = 100 * SECOND_NS
+    hello_interval_ns: int = 5 * SECOND_NS
+    hello_interval_ns_per_member: int = 10 * MILLISECOND_NS
+    hello_interval_ns_max: int = 100 * SECOND_NS
     """The hello interval, and the maximum of the product: below the two minutes for which a NAT keeps a mapping (RFC
     4787). In a small network, the interval is at most ``reachability_ns / reachability_hellos``."""
     retry_after_ns: int = 30 * SECOND_NS

@@ -169,7 +169,7 @@ class Availability:
     def held_only_by(self, names: Collection[str]) -> RangeSet:
         """Return the available chunks that no reachable member holds except members with these names."""
         left = RangeSet(span for name in self._reachable_names() if name not in names for span in self.held[name])
-        return self.available.minus(left)
+        return self.available.difference(left)
 
     @property
     def is_complete(self) -> bool:
@@ -186,7 +186,7 @@ class Availability:
         for gap in self.available.gaps(0, self._manifest.chunk_count):
             rest = RangeSet([gap])
             for name in reversed(lost):
-                for span in rest.common(lost[name]):
+                for span in rest.intersection(lost[name]):
                     found.append((span, name))
                     rest.discard(*span)
             found += [(span, "") for span in rest]

@@ -60,11 +60,11 @@ class Broadcasts:
     _pacer: Pacer = field(init=False)
 
     def __post_init__(self) -> None:
-        self._pacer = Pacer(self._tuning.broadcast_pacing_ns if self._parameters.gathers else 0)
+        self._pacer = Pacer(self._tuning.broadcast_pacing_ns if self._parameters.uses_batches else 0)
 
     def next_timeout(self) -> int | None:
         """Return when :meth:`handle_timeout` is due, in nanoseconds; None if there are no fetches."""
-        return earliest(self._pending.next_timeout(), self._pacer.next_at if self._pending.broadcast_queue else None)
+        return earliest(self._pending.next_timeout(), self._pacer.allowed_at if self._pending.broadcast_queue else None)
 
     def handle_timeout(self, now: int) -> None:
         """Handle overdue answers, and send the broadcasts that are due.
@@ -97,12 +97,12 @@ class Broadcasts:
             return
         datagram_count = 0
         for file, fetches in self._pending.queued_by_file().items():
-            if self._parameters.gathers and datagram_count >= self._tuning.broadcast_burst_datagrams:
+            if self._parameters.uses_batches and datagram_count >= self._tuning.broadcast_burst_datagrams:
                 break
             entries = entries_of(self._merged(file, fetches))
             for index in range(0, len(entries), datagrams.BROADCAST_RANGES_MAX):
                 datagram_count += self._broadcast(file, entries[index : index + datagrams.BROADCAST_RANGES_MAX], now)
-        self._pacer.spend(datagram_count, now)
+        self._pacer.start_pause(datagram_count, now)
 
     def _merged(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
         """Sort fetches by their chunks, cyclically from the first fetch on, and merge some. Return what remains.

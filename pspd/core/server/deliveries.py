@@ -77,12 +77,12 @@ class Deliveries:
 
     def next_timeout(self) -> int | None:
         """Return when :meth:`handle_timeout` is due, in nanoseconds; None if there is no batch."""
-        return self._pacer.next_at if self.batches else None
+        return self._pacer.allowed_at if self.batches else None
 
     def handle_timeout(self, now: int) -> None:
         """Deliver batches, one file after the other, as far as pacing allows."""
         while self.batches and self._pacer.is_allowed(now):
-            self._pacer.spend(self.flush(next(iter(self.batches))), now)
+            self._pacer.start_pause(self.flush(next(iter(self.batches))), now)
 
     # -- quota
 
@@ -121,10 +121,10 @@ class Deliveries:
         batch.append(fetch)
         chunks_max = min(self._parameters.frame_chunks, self._cache.capacity_chunks // self._tuning.batch_cache_divisor)
         is_full = sum(each.chunk_count for each in batch) >= chunks_max
-        if not self._parameters.gathers or (is_full and len(self.batches) > 1):
+        if not self._parameters.uses_batches or (is_full and len(self.batches) > 1):
             self.flush(file)  # without pacing, which would delay the other files
         elif is_full:
-            self._pacer.spend(self.flush(file), now)
+            self._pacer.start_pause(self.flush(file), now)
         else:
             self.handle_timeout(now)
 
@@ -171,7 +171,7 @@ class Deliveries:
         if sendable_chunks <= 0:
             return 0
         echo = state.echo_of(fetch_order) if fetch_order else 0
-        for wanted in state.wanted.common(cached):
+        for wanted in state.wanted.intersection(cached):
             for fan_out in fan_outs.overlapping(*wanted):
                 span = Range(max(wanted.start, fan_out.start), min(wanted.stop, fan_out.stop))
                 for frame in self._put_in_flight(state, span, echo, sendable_chunks):

@@ -53,13 +53,13 @@ class Holders:
             available = file.availability.available.within(start, min(stop, file.shares.at(start).stop))
             if not available or available[0].start > start:
                 return None, None
-            return file.manifest.frame_from(*available[0], limit), None
+            return file.manifest.next_frame_range(*available[0], limit), None
         holder = self._choose(file, start)
         if holder is None:
             return None, None
         held = file.availability.held[holder.member.name]
         stop = min(held.within(start, stop)[0].stop, file.shares.at(start).stop)
-        return file.manifest.frame_from(start, stop, limit), holder
+        return file.manifest.next_frame_range(start, stop, limit), holder
 
     def _choose(self, file: SharedFile, chunk: int) -> HolderRecord | None:
         """Choose a holder with room: the owner of the chunk's share, or else the one asked for the fewest chunks.

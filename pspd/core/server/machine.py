@@ -19,7 +19,7 @@ from pspd.core.effects.shared import SendDatagram
 from pspd.core.model.file_record import FileRecord
 from pspd.core.model.manifest import Digest, FileId
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.broadcasts import Broadcasts
 from pspd.core.server.catalogue import Catalogue
@@ -192,7 +192,7 @@ class ServerMachine:
         *,
         source: bool = False,
         delivery_port: int = 0,
-        held: Mapping[FileId, Held] | None = None,
+        held: Mapping[FileId, HeldChunks] | None = None,
         peer: str = "",
     ) -> Member:
         """Begin a session, and return its member. If a connected member joins again, the old session is replaced.

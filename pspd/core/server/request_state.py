@@ -197,13 +197,13 @@ class RequestState:
         """The number of wanted chunks that are being fetched. They are counted again only after a change."""
         if self._expected_as_of != self._fetches.change_count:
             self._expected_as_of = self._fetches.change_count
-            self._expected_chunks = self.wanted.common(self._fetches.chunks).chunk_count
+            self._expected_chunks = self.wanted.intersection(self._fetches.chunks).chunk_count
         return self._expected_chunks
 
     @property
     def fetchable(self) -> RangeSet:
         """The wanted chunks that are not being fetched and that a reachable member holds."""
-        return self.wanted.common(self.file.availability.available).minus(self._fetches.chunks)
+        return self.wanted.intersection(self.file.availability.available).difference(self._fetches.chunks)
 
     @property
     def newest_echo(self) -> int:
@@ -326,7 +326,7 @@ class RequestState:
         """Assert the invariants."""
         in_flight = RangeSet(self.in_flight.values())
         assert self.in_flight_chunks == sum(span.chunk_count for span in self.in_flight.values())
-        assert not self.wanted.common(in_flight), f"{self.member.name} wants what is in flight"
+        assert not self.wanted.intersection(in_flight), f"{self.member.name} wants what is in flight"
         assert (self in self.demand.waiting) == bool(self.wanted), (
             f"{self.member.name}'s place among the waiting requests is wrong"
         )

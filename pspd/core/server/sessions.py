@@ -8,7 +8,7 @@ from itertools import islice
 
 from pspd.core.effects import server as effects
 from pspd.core.model.manifest import FileId
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.work_set import WorkSet
 from pspd.core.timing.timers import Timers, earliest
@@ -73,7 +73,7 @@ class Member:
     instance_id: bytes
     delivery_port: int
     kept_links: bool
-    held_at_join: dict[FileId, Held] = field(default_factory=dict)
+    held_at_join: dict[FileId, HeldChunks] = field(default_factory=dict)
     peer: str = ""
     joined_at: int = 0
     contested_at: int | None = None
@@ -170,8 +170,8 @@ class Sessions:
     def hello_interval_ns(self) -> int:
         """The interval at which members send hellos, in nanoseconds."""
         tuning = self._tuning
-        stretched_ns = min(tuning.hello_ns_per_member * len(self.members), tuning.hello_ns_max)
-        return max(min(tuning.hello_ns, tuning.reachability_ns // tuning.reachability_hellos), stretched_ns)
+        stretched_ns = min(tuning.hello_interval_ns_per_member * len(self.members), tuning.hello_interval_ns_max)
+        return max(min(tuning.hello_interval_ns, tuning.reachability_ns // tuning.reachability_hellos), stretched_ns)
 
     @property
     def reachability_ns(self) -> int:

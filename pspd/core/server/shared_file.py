@@ -134,7 +134,7 @@ class SharedFile:
         if self.phase is Phase.EXCHANGING:
             return inside
         if self.phase is Phase.SEEDING:
-            return inside.common(RangeSet(self.shares.ranges_of(name)))
+            return inside.intersection(RangeSet(self.shares.ranges_of(name)))
         return RangeSet()
 
     # -- phases

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 
 class Pacer:
-    """A limit on the rate of work: a pause in proportion to the amount of the last work.
-
-    The caller collects the work that becomes due during a pause, and does it in one batch after the pause.
+    """A limit on the rate of work: a pause after each batch, in proportion to the size of the batch.
 
     Args:
         unit_ns: the pause for each unit of work, in nanoseconds; 0 for no pacing.
 
     Attributes:
-        next_at: the time from which work is allowed again, in nanoseconds.
+        allowed_at: the time at which the current pause ends, in nanoseconds.
     """
 
-    __slots__ = ("_unit_ns", "next_at")
+    __slots__ = ("_unit_ns", "allowed_at")
 
     def __init__(self, unit_ns: int) -> None:
         self._unit_ns = unit_ns
-        self.next_at = 0
+        self.allowed_at = 0
 
     def is_allowed(self, now: int) -> bool:
-        """Return whether work is allowed at the time ``now``, in nanoseconds."""
-        return now >= self.next_at
+        """Return whether work is allowed at the time ``now`` (nanoseconds)."""
+        return now >= self.allowed_at
 
-    def spend(self, units: int, now: int) -> None:
-        """Record work, and begin a pause in proportion to the amount.
+    def start_pause(self, units: int, now: int) -> None:
+        """Begin the pause after a batch of work. The pause replaces the current one, if any.
 
         Args:
-            units: the amount of work.
+            units: the size of the batch, in units of work.
             now: the time, in nanoseconds.
         """
-        self.next_at = now + units * self._unit_ns
+        self.allowed_at = now + units * self._unit_ns

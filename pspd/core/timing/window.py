@@ -79,14 +79,14 @@ class Window:
 
         :data:`TIMEOUTS_BEFORE_SHRINKING` timeouts in a row halve the window, and discard all measured rates.
         """
-        self.idle()
+        self.discard_epoch()
         self._timeouts += 1
         if self._timeouts >= TIMEOUTS_BEFORE_SHRINKING:
             self._timeouts = 0
             self._rates.clear()
             self._resize(self.chunks // 2)
 
-    def idle(self) -> None:
+    def discard_epoch(self) -> None:
         """Discard the current epoch. The next one begins at the next delivery: idle time does not lower the rate."""
         self._epoch_start_ns = None
         self._delivered_chunks = 0

@@ -84,7 +84,7 @@ class DeclinedFile:
         manifest: the file's manifest.
         division: the number of the division that the member declines.
         reason: why the member declined the file, in one line.
-        started: whether the file's exchange has started.
+        exchange_started: whether the file's exchange has started.
         removed: the path from which a user removed the file; None if no user removed it.
         is_final: whether this manifest is never tried again.
         delay: the delay before the next attempt, in seconds.
@@ -94,7 +94,7 @@ class DeclinedFile:
     manifest: Manifest
     division: int
     reason: str
-    started: bool
+    exchange_started: bool
     removed: Path | None = None
     is_final: bool = False
     delay: float = field(init=False, default=0.0)

@@ -300,8 +300,8 @@ class MemberDaemon:
         async with contextlib.aclosing(self.client.attend(session.number)) as events:
             async for event in events:
                 match event:
-                    case Assign(_, manifest, shares, started, division):
-                        self.files.take(manifest, shares, started, division)
+                    case Assign(_, manifest, shares, exchange_started, division):
+                        self.files.take(manifest, shares, exchange_started, division)
                     case StartExchange(_, file_id):
                         self.files.start_exchange(file_id)
                     case VerifyFile(_, file_id):

@@ -116,13 +116,13 @@ class FileReconciler:
 
     # -- instructions from the server
 
-    def take(self, manifest: Manifest, shares: tuple[Range, ...], started: bool, division: int) -> None:
+    def take(self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool, division: int) -> None:
         """Begin to receive an assigned file, or decline it with a reason.
 
         Args:
             manifest: the file's manifest.
             shares: the shares of this member.
-            started: whether the file's exchange has started.
+            exchange_started: whether the file's exchange has started.
             division: the number of the division that the shares belong to.
         """
         file_id = manifest.file_id
@@ -130,14 +130,16 @@ class FileReconciler:
         self._reports.forget(file_id)
         self._dropped.discard(file_id)
         if declined is not None and declined.rules_out(manifest):
-            self._note_declined(replace(declined, manifest=manifest, division=division, started=started))
+            self._note_declined(
+                replace(declined, manifest=manifest, division=division, exchange_started=exchange_started)
+            )
             return
         try:
-            self.plane.assign(manifest, shares, started, division)
+            self.plane.assign(manifest, shares, exchange_started, division)
         except Exception as error:
             reason = self._boundary.contain("take", manifest.name, error)
             self.machine.file_dropped(file_id)
-            self._note_declined(DeclinedFile(manifest, division, reason, started))
+            self._note_declined(DeclinedFile(manifest, division, reason, exchange_started))
             return
         if (download := self.machine.downloads.get(file_id)) is not None:
             self._reception.update([download])
@@ -156,7 +158,7 @@ class FileReconciler:
     def start_exchange(self, file_id: FileId) -> None:
         """Allow requests for every chunk of a file."""
         if file_id in self._declined:
-            self._declined[file_id].started = True
+            self._declined[file_id].exchange_started = True
         self.machine.exchange_started(file_id, now_ns())
         self.plane.pump()
 
@@ -184,7 +186,7 @@ class FileReconciler:
 
     def _retry(self, file_id: FileId, declined: DeclinedFile) -> None:
         try:
-            self.plane.assign(declined.manifest, (), declined.started, declined.division)
+            self.plane.assign(declined.manifest, (), declined.exchange_started, declined.division)
         except Exception as error:
             self.machine.file_dropped(file_id)
             reason = self._boundary.contain("take", declined.manifest.name, error, declined.reason)
@@ -380,14 +382,14 @@ class FileReconciler:
         self._reception.end(file_id)
         if download is None:
             return
-        started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
+        exchange_started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
         is_final = isinstance(error, ContradictoryDigests)
         still_holds = isinstance(error, (OSError, PspError)) and not is_final
         if still_holds:
             self.machine.file_declined(file_id, now_ns())
         else:
             self.machine.file_dropped(file_id)
-        declined = DeclinedFile(download.manifest, download.division, reason, started, is_final=is_final)
+        declined = DeclinedFile(download.manifest, download.division, reason, exchange_started, is_final=is_final)
         declined.back_off(self._last_delays.get(file_id, 0.0))
         self._note_declined(declined, still_holds=still_holds)
         self.plane.pump()

@@ -13,7 +13,7 @@ from pspd.core.effects.server import EndCause, EndSession
 from pspd.core.model.file_record import Phase
 from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.terms import Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.machine import ServerMachine
@@ -129,7 +129,7 @@ class NetworkDaemon:
         *,
         source: bool,
         delivery_port: int,
-        held: dict[FileId, Held],
+        held: dict[FileId, HeldChunks],
         peer: str = "",
     ) -> int:
         """Add a member; return the number of its session.

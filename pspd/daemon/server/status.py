@@ -112,7 +112,7 @@ def seconds_left(file: SharedFile, names: Collection[str], rate: float | None) -
         held = file.availability.held.get(name) or RangeSet()
         if file.phase is Phase.SEEDING:
             share = RangeSet(file.shares.ranges_of(name))
-            chunks += share.chunk_count - share.common(held).chunk_count
+            chunks += share.chunk_count - share.intersection(held).chunk_count
         else:
             chunks += file.manifest.chunk_count - held.chunk_count
     return chunks * CHUNK_BYTES / rate

@@ -12,7 +12,7 @@ import grpc
 from pspd.core.effects.server import Assign, RemoveFile, StartExchange, VerifyFile
 from pspd.core.model.manifest import SHARE_COUNT_MAX, Digest, FileId, Manifest
 from pspd.core.model.parameters import Parameters
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.errors import BadArgument, BadName, PspError, WrongState
 from pspd.rpc import translate
@@ -136,7 +136,7 @@ class MemberClient(ServerClient):
         return translate.parameters_from_pb(answer.parameters)
 
     async def join(
-        self, name: str, instance_id: bytes, *, source: bool, delivery_port: int, held: Mapping[FileId, Held]
+        self, name: str, instance_id: bytes, *, source: bool, delivery_port: int, held: Mapping[FileId, HeldChunks]
     ) -> Session:
         """Join the network; return the session.
 

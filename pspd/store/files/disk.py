@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from pspd.core.model.manifest import STORE_FOLDER, Digest, FileId, Manifest
 from pspd.core.model.ranges import RangeSet
-from pspd.core.model.storage import FileSlice, Held, Written
+from pspd.core.model.storage import FileSlice, HeldChunks, WriteResult
 from pspd.errors import IntegrityError, StorageError, StoreFailed
 from pspd.store.errors import unknown_file
 from pspd.store.files.records import FLUSHED, UNVERIFIED, Records, current_boot_id, load_instance_id, lock_folder
@@ -101,7 +101,7 @@ class DiskStore:
             self.close()
             raise
 
-    def known(self) -> dict[FileId, Held]:
+    def known(self) -> dict[FileId, HeldChunks]:
         """See ``Storage.known``.
 
         For a finished file that another program has changed, ``verified`` has at most the chunks that the store found
@@ -113,7 +113,7 @@ class DiskStore:
         """Return the manifest of the latest ``begin`` of a file, or the loaded manifest before the first ``begin``."""
         return self._file(file_id).verifier.manifest
 
-    def begin(self, manifest: Manifest) -> Held:
+    def begin(self, manifest: Manifest) -> HeldChunks:
         """See ``Storage.begin``. A manifest with another division is accepted and saved.
 
         Raises:
@@ -158,7 +158,7 @@ class DiskStore:
         self._records.save_manifest(manifest)
         return self._recovery.open_partial(manifest)
 
-    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> WriteResult:
         """See ``Storage.write``."""
         file = self._file(file_id)
         if file.status is FileStatus.CHANGED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pspd.core.model.manifest import Digest, FileId, Manifest
 from pspd.core.model.ranges import RangeSet
-from pspd.core.model.storage import Held, Written
+from pspd.core.model.storage import HeldChunks, WriteResult
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.errors import name_conflict, unknown_file
 from pspd.store.files.verifier import FileVerifier
@@ -78,7 +78,7 @@ class MemoryStore:
         self._digest = digest
         self._files: dict[FileId, tuple[FileVerifier, Buffer]] = {}
 
-    def known(self) -> dict[FileId, Held]:
+    def known(self) -> dict[FileId, HeldChunks]:
         """See ``Storage.known``."""
         return {file_id: self._held(file_id).copy() for file_id in self._files}
 
@@ -86,7 +86,7 @@ class MemoryStore:
         """Return the manifest of the latest ``begin`` of a file."""
         return self._file(file_id)[0].manifest
 
-    def begin(self, manifest: Manifest) -> Held:
+    def begin(self, manifest: Manifest) -> HeldChunks:
         """See ``Storage.begin``. A finished file with the same name and bytes is adopted."""
         known = self._files.get(manifest.file_id)
         if known is not None and known[0].manifest != manifest:
@@ -100,7 +100,7 @@ class MemoryStore:
                 self._files[manifest.file_id] = FileVerifier(manifest, buffer, self._digest), buffer
         return self._held(manifest.file_id)
 
-    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> WriteResult:
         """See ``Storage.write``."""
         self._require_space()
         return self._file(file_id)[0].write(start, stop, data)
@@ -170,9 +170,9 @@ class MemoryStore:
             raise name_conflict(manifest.name, "memory")
         self._files[manifest.file_id] = verifier, buffer
 
-    def _held(self, file_id: FileId) -> Held:
+    def _held(self, file_id: FileId) -> HeldChunks:
         verifier, buffer = self._file(file_id)
-        return Held(verifier.verified, buffer.is_finished)
+        return HeldChunks(verifier.verified, buffer.is_finished)
 
     def _file(self, file_id: FileId) -> tuple[FileVerifier, Buffer]:
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pspd.core.model.manifest import CHUNK_BYTES, Manifest
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.errors import StorageError
 from pspd.store.files.verifier import FileVerifier
 from pspd.store.filesystem.failures import storage_error
@@ -134,9 +134,9 @@ class StoredFile:
         self.status = status
 
     @property
-    def held(self) -> Held:
+    def held(self) -> HeldChunks:
         """The file's verified chunks, as a live view, and whether the file is finished."""
-        return Held(self.verifier.verified, self.status is FileStatus.FINISHED)
+        return HeldChunks(self.verifier.verified, self.status is FileStatus.FINISHED)
 
     @property
     def unwritten_bytes(self) -> int:

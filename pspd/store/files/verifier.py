@@ -13,7 +13,7 @@ from typing import Protocol
 from pspd.core.model.holdings import Holdings
 from pspd.core.model.manifest import CHUNK_BYTES, Digest, Manifest
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Written
+from pspd.core.model.storage import WriteResult
 from pspd.errors import ContradictoryDigests, IntegrityError, InternalError
 
 
@@ -86,7 +86,7 @@ class FileVerifier:
         """Return the chunks that are not saved, which the client requests (R5)."""
         return self._holdings.missing()
 
-    def write(self, start: int, stop: int, data: memoryview) -> Written:
+    def write(self, start: int, stop: int, data: memoryview) -> WriteResult:
         """Save chunks, verify every unit that they complete (R10), and return the result.
 
         Verified chunks are not written again: a second copy is either equal or wrong.
@@ -105,7 +105,7 @@ class FileVerifier:
         data = data.cast("B")
         if data.nbytes != length:
             raise InternalError(f"chunks [{start}, {stop}) take {length} bytes, not {data.nbytes}")
-        written = Written()
+        written = WriteResult()
         for gap in self._holdings.verified.gaps(start, stop):
             gap_offset, gap_length = self.manifest.byte_span(*gap)
             self._write_gap(gap, data[gap_offset - offset :][:gap_length], written)
@@ -134,7 +134,7 @@ class FileVerifier:
     def _matches_block(self, block: Range, data: bytes | memoryview) -> bool:
         return self._digest((data,)) == self.manifest.block_at(block.start)[1]
 
-    def _write_gap(self, chunks: Range, data: memoryview, written: Written) -> None:
+    def _write_gap(self, chunks: Range, data: memoryview, written: WriteResult) -> None:
         """Verify the units that arrived whole, save all chunks outside corrupt units, then record the verified units.
 
         Units that arrived in part are verified from the saved bytes if they are complete now.
@@ -203,9 +203,9 @@ class FileVerifier:
     def _resume_saved(self, saved: Iterable[Range]) -> None:
         for span in saved:
             for gap in self._holdings.verified.gaps(*span):
-                self._verify_saved(gap, Written())
+                self._verify_saved(gap, WriteResult())
 
-    def _verify_saved(self, chunks: Range, written: Written) -> None:
+    def _verify_saved(self, chunks: Range, written: WriteResult) -> None:
         """Record that ``chunks`` are saved, and verify the units that are complete now from the saved bytes."""
         if chunks.start == chunks.stop:
             return
@@ -216,14 +216,14 @@ class FileVerifier:
                 self._holdings.mark_corrupt(unit)
                 written.corrupt.append(unit)
 
-    def _mark_verified(self, units: Range, written: Written) -> None:
+    def _mark_verified(self, units: Range, written: WriteResult) -> None:
         """Record a run of units as verified, then verify the cut blocks whose pieces are all verified now."""
         self._holdings.mark_verified(units)
         written.verified.add(*units)
         for block, _ in self.manifest.cut_blocks_in(*units):
             self._verify_cut_block(block, written)
 
-    def _verify_cut_block(self, block: Range, written: Written) -> None:
+    def _verify_cut_block(self, block: Range, written: WriteResult) -> None:
         """Verify a cut block as a whole once all its pieces are verified.
 
         The file's id depends on the digests of blocks, not of pieces. If all pieces match their digests, but the block
@@ -241,5 +241,5 @@ class FileVerifier:
 def _without(corrupt: list[Range], chunks: Range) -> Iterable[Range]:
     """Return the parts of a range that are outside corrupt units; usually the whole range."""
     if corrupt:
-        return RangeSet([chunks]).minus(RangeSet(corrupt))
+        return RangeSet([chunks]).difference(RangeSet(corrupt))
     return [chunks] if chunks.start < chunks.stop else []

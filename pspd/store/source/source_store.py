@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pspd.core.model.manifest import MODE_BITS, OWNER_READS, Digest, FileId, Manifest, validate_name
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import FileSlice, Held, Written
+from pspd.core.model.storage import FileSlice, HeldChunks, WriteResult
 from pspd.errors import BadArgument, InternalError
 from pspd.store.errors import changed_while_read, unknown_file
 from pspd.store.filesystem.failures import storage_error
@@ -211,17 +211,17 @@ class SourceStore:
             raise InternalError(f"the manifest of {self._path} is not built yet")
         return self._manifest
 
-    def known(self) -> dict[FileId, Held]:
+    def known(self) -> dict[FileId, HeldChunks]:
         """See ``Storage.known``: the file with every chunk; no file before :meth:`build_manifest`."""
         return {self._manifest.file_id: _all_held(self._manifest)} if self._manifest is not None else {}
 
-    def begin(self, manifest: Manifest) -> Held:
+    def begin(self, manifest: Manifest) -> HeldChunks:
         """See ``Storage.begin``: accept another division of the same file."""
         self.manifest(manifest.file_id)
         self._manifest = manifest
         return _all_held(manifest)
 
-    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> Written:
+    def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> WriteResult:
         """See ``Storage.write``. This raises ``InternalError``, because a source requests nothing."""
         raise InternalError(f"the source of {file_id.hex()} received chunks [{start}, {stop}), but requests none")
 
@@ -270,5 +270,5 @@ class SourceStore:
         self._content.close()
 
 
-def _all_held(manifest: Manifest) -> Held:
-    return Held(RangeSet([Range(0, manifest.chunk_count)]), complete=True)
+def _all_held(manifest: Manifest) -> HeldChunks:
+    return HeldChunks(RangeSet([Range(0, manifest.chunk_count)]), complete=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pspd.core.model.manifest import DIGEST_BYTES, Manifest
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held, Storage, Written
+from pspd.core.model.storage import HeldChunks, Storage, WriteResult
 from pspd.errors import ContradictoryDigests, IntegrityError, InternalError, StorageError
 from pspd.store.digests import blake3_digest
 from tests.store.stores import MIB, SIZES, Bench, DiskBench, MemoryBench, Sample, in_steps
@@ -37,14 +37,14 @@ class TestWholeFiles:
     @pytest.mark.parametrize("size_bytes", SIZES)
     def test_file_arrives_byte_for_byte(self, bench: Bench, size_bytes: int, share_count: int) -> None:
         sample = Sample(size_bytes, share_count)
-        assert bench.begin(sample) == Held(RangeSet(), complete=False)
+        assert bench.begin(sample) == HeldChunks(RangeSet(), complete=False)
         assert bench.store.missing(sample.file_id) == sample.all
         bench.write_all(sample)
         assert bench.visible() == {}
         bench.store.finish(sample.file_id)
         assert bench.visible() == {"a.bin": sample.data}
-        assert bench.store.known() == {sample.file_id: Held(sample.all, complete=True)}
-        assert bench.begin(sample) == Held(sample.all, complete=True)
+        assert bench.store.known() == {sample.file_id: HeldChunks(sample.all, complete=True)}
+        assert bench.begin(sample) == HeldChunks(sample.all, complete=True)
         assert not bench.store.missing(sample.file_id)
         assert bench.store.manifest(sample.file_id) == sample.manifest
         if size_bytes:
@@ -95,10 +95,10 @@ def with_other_block_digest(manifest: Manifest, chunk: int) -> Manifest:
 class TestUnits:
     def test_unit_is_verified_when_whole(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
-        assert bench.write(pairs, 1, 3) == Written()
-        assert bench.write(pairs, 0, 1) == Written(verified=RangeSet([Range(0, 2)]))
-        assert bench.write(pairs, 3, 8) == Written(verified=RangeSet([Range(2, 4), Range(4, 6), Range(6, 8)]))
-        assert bench.store.known()[pairs.file_id] == Held(RangeSet([(0, 8)]), complete=False)
+        assert bench.write(pairs, 1, 3) == WriteResult()
+        assert bench.write(pairs, 0, 1) == WriteResult(verified=RangeSet([Range(0, 2)]))
+        assert bench.write(pairs, 3, 8) == WriteResult(verified=RangeSet([Range(2, 4), Range(4, 6), Range(6, 8)]))
+        assert bench.store.known()[pairs.file_id] == HeldChunks(RangeSet([(0, 8)]), complete=False)
 
     def test_incomplete_unit_is_not_requested_again(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
@@ -112,7 +112,7 @@ class TestUnits:
         assert pieces
         bench.begin(sample)
         for piece in pieces:
-            assert bench.write(sample, *piece) == Written(verified=RangeSet([piece]))
+            assert bench.write(sample, *piece) == WriteResult(verified=RangeSet([piece]))
             assert bench.payload(sample, *piece) == sample.chunks(*piece)
 
     def test_contradictory_digests_are_refused(self, bench: Bench) -> None:
@@ -120,7 +120,7 @@ class TestUnits:
         first, second = sample.manifest.cut_pieces[:2]
         sample.manifest = with_other_block_digest(sample.manifest, first.start)
         bench.begin(sample)
-        assert bench.write(sample, *first) == Written(verified=RangeSet([first]))
+        assert bench.write(sample, *first) == WriteResult(verified=RangeSet([first]))
         with pytest.raises(ContradictoryDigests, match="contradict each other"):
             bench.write(sample, *second)
         assert not bench.store.known()[sample.file_id].verified, "no piece is verified: the file is never complete"
@@ -135,7 +135,7 @@ class TestUnits:
         corrupt[0] ^= 1
         for _ in range(20):
             written = bench.store.write(sample.file_id, *second, memoryview(corrupt))
-            assert written == Written(corrupt=[second])
+            assert written == WriteResult(corrupt=[second])
 
     def test_changed_bytes_are_no_contradiction(self, bench: Bench) -> None:
         sample = Sample(BLOCKS_OF_TWO_BYTES, share_count=7)
@@ -150,11 +150,11 @@ class TestUnits:
         corrupt = bytearray(pairs.chunks(0, 6))
         corrupt[2 * 1024] ^= 1
         written = bench.store.write(pairs.file_id, 0, 6, memoryview(corrupt))
-        assert written == Written(verified=RangeSet([Range(0, 2), Range(4, 6)]), corrupt=[Range(2, 4)])
+        assert written == WriteResult(verified=RangeSet([Range(0, 2), Range(4, 6)]), corrupt=[Range(2, 4)])
         assert bench.store.missing(pairs.file_id).within(0, 6) == [Range(2, 4)]
         with pytest.raises(InternalError):
             bench.payload(pairs, 2, 4)
-        assert bench.write(pairs, 2, 4) == Written(verified=RangeSet([Range(2, 4)]))
+        assert bench.write(pairs, 2, 4) == WriteResult(verified=RangeSet([Range(2, 4)]))
 
     def test_verified_unit_is_never_overwritten(self, bench: Bench, pairs: Sample) -> None:
         bench.begin(pairs)
@@ -162,13 +162,13 @@ class TestUnits:
         corrupt = bytearray(pairs.chunks(0, 6))
         corrupt[2 * 1024 : 4 * 1024] = bytes(2048)
         written = bench.store.write(pairs.file_id, 0, 6, memoryview(corrupt))
-        assert written == Written(verified=RangeSet([Range(0, 2), Range(4, 6)]))
+        assert written == WriteResult(verified=RangeSet([Range(0, 2), Range(4, 6)]))
         assert bench.payload(pairs, 0, 6) == pairs.chunks(0, 6)
 
     def test_write_leaves_a_finished_file_alone(self, bench: Bench) -> None:
         sample = Sample(5000)
         bench.receive(sample)
-        assert bench.store.write(sample.file_id, 0, 1, memoryview(bytes(1024))) == Written()
+        assert bench.store.write(sample.file_id, 0, 1, memoryview(bytes(1024))) == WriteResult()
         assert bench.visible() == {"a.bin": sample.data}
 
 
@@ -202,7 +202,7 @@ class TestDivision:
         sample = Sample(BLOCKS_OF_TWO_BYTES, 7)
         bench.receive(sample)
         sample.manifest = sample.divided(5)
-        assert bench.begin(sample) == Held(sample.all, complete=True)
+        assert bench.begin(sample) == HeldChunks(sample.all, complete=True)
         assert bench.store.manifest(sample.file_id).share_count == 5
 
 
@@ -254,7 +254,7 @@ class TestNames:
     def test_equal_file_is_adopted(self, bench: Bench, size_bytes: int) -> None:
         sample = Sample(size_bytes, share_count=7)
         bench.put("a.bin", sample.data)
-        assert bench.begin(sample) == Held(sample.all, complete=True)
+        assert bench.begin(sample) == HeldChunks(sample.all, complete=True)
         assert bench.visible() == {"a.bin": sample.data}
         bench.store.finish(sample.file_id)
 
@@ -278,14 +278,14 @@ class TestNames:
         with pytest.raises(StorageError, match="another file"):
             bench.begin(sample)
         assert bench.visible() == {"a.bin": b"other"}
-        assert bench.store.known() == {sample.file_id: Held(sample.all, complete=False)}
+        assert bench.store.known() == {sample.file_id: HeldChunks(sample.all, complete=False)}
 
     def test_equal_file_that_appears_later_is_adopted(self, bench: Bench) -> None:
         sample = Sample(5000)
         bench.begin(sample)
         bench.write(sample, 0, 2)
         bench.put("a.bin", sample.data)
-        assert bench.begin(sample) == Held(sample.all, complete=True)
+        assert bench.begin(sample) == HeldChunks(sample.all, complete=True)
         assert bench.payload(sample, 0, 5) == sample.data
 
     def test_name_goes_to_the_file_that_finishes_first(self, bench: Bench) -> None:
@@ -305,7 +305,7 @@ class TestVerify:
         bench.write(pairs, 0, 8)
         bench.alter(pairs, 3 * 1024)
         bench.store.verify(pairs.file_id)
-        assert bench.store.known()[pairs.file_id] == Held(RangeSet([(0, 2), (4, 8)]), complete=False)
+        assert bench.store.known()[pairs.file_id] == HeldChunks(RangeSet([(0, 2), (4, 8)]), complete=False)
         assert bench.store.missing(pairs.file_id).within(0, 8) == [Range(2, 4)]
         assert bench.payload(pairs, 4, 8) == pairs.chunks(4, 8)
         with pytest.raises(InternalError, match="not verified"):
@@ -341,7 +341,7 @@ class TestVerify:
         sample = Sample(5000)
         bench.receive(sample)
         bench.store.verify(sample.file_id)
-        assert bench.store.known() == {sample.file_id: Held(sample.all, complete=True)}
+        assert bench.store.known() == {sample.file_id: HeldChunks(sample.all, complete=True)}
         assert bench.payload(sample, 0, 5) == sample.data
         assert bench.visible() == {"a.bin": sample.data}
 
@@ -356,7 +356,7 @@ class TestDiscard:
             bench.store.discard(sample.file_id)
         assert bench.store.known() == {}
         assert bench.visible() == {"a.bin": whole.data}
-        assert bench.begin(part) == Held(RangeSet(), complete=False)
+        assert bench.begin(part) == HeldChunks(RangeSet(), complete=False)
         assert bench.begin(whole).complete
 
 
@@ -419,7 +419,7 @@ class TestForgedDigestsOfPieces:
         start = block.start
         if not at_once:
             piece = forgery.manifest.unit_at(block.start)[0]
-            assert bench.write(forgery, *piece) == Written(verified=RangeSet([piece]))
+            assert bench.write(forgery, *piece) == WriteResult(verified=RangeSet([piece]))
             start = piece.stop
         with pytest.raises(ContradictoryDigests):
             bench.write(forgery, start, block.stop)

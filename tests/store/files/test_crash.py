@@ -15,7 +15,7 @@ import pytest
 import pspd.store.files.disk
 import pspd.store.filesystem.file_bytes
 from pspd.core.model.ranges import RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from tests.store.stores import MIB, DiskBench, Sample, error_of
 
 RECORD_BYTES = 12
@@ -54,7 +54,7 @@ class TestCrash:
         killed = subprocess.run([sys.executable, "-c", program, tmp_path / "client"], check=False)
         assert killed.returncode == -signal.SIGKILL
         bench, sample = DiskBench(tmp_path / "client"), Sample(5000)
-        assert bench.store.known() == {sample.file_id: Held(RangeSet([(1, 3)]), complete=False)}
+        assert bench.store.known() == {sample.file_id: HeldChunks(RangeSet([(1, 3)]), complete=False)}
         bench.store.close()
 
     def test_torn_journal_loses_only_the_missing_records(self, disk: DiskBench) -> None:
@@ -68,7 +68,7 @@ class TestCrash:
             disk.path(sample, "held").write_bytes(whole[:size])
             disk.restart()
             trusted = RangeSet((chunk, chunk + 1) for chunk in order[: size // RECORD_BYTES])
-            assert disk.store.known() == {sample.file_id: Held(trusted, complete=False)}
+            assert disk.store.known() == {sample.file_id: HeldChunks(trusted, complete=False)}
             disk.write_parts(sample, disk.store.missing(sample.file_id))
             disk.restart()
             assert disk.store.known()[sample.file_id].verified == sample.all
@@ -102,7 +102,7 @@ class TestCrash:
         disk.write(sample, 0, 3)
         disk.path(sample, "part").unlink()
         disk.restart()
-        assert disk.store.known() == {sample.file_id: Held(RangeSet(), complete=False)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(RangeSet(), complete=False)}
 
     def test_crash_between_name_and_completion_record(self, disk: DiskBench) -> None:
         sample = Sample(5000)
@@ -110,7 +110,7 @@ class TestCrash:
         disk.write_all(sample)
         os.link(disk.path(sample, "part"), disk.folder / "a.bin")
         disk.restart()
-        assert disk.begin(sample) == Held(sample.all, complete=False)
+        assert disk.begin(sample) == HeldChunks(sample.all, complete=False)
         disk.store.finish(sample.file_id)
         assert disk.visible() == {"a.bin": sample.data}
         assert not disk.path(sample, "part").exists()
@@ -133,7 +133,7 @@ class TestCrash:
         disk.write_all(sample)
         disk.path(sample, "part").rename(disk.folder / "a.bin")
         disk.restart()
-        assert disk.begin(sample) == Held(sample.all, complete=True)
+        assert disk.begin(sample) == HeldChunks(sample.all, complete=True)
         assert disk.visible() == {"a.bin": sample.data}
 
 
@@ -160,7 +160,7 @@ class TestPowerLoss:
             part.write(bytes(1024))
         reboot()
         left = RangeSet([(0, 2), (3, 6)])
-        assert disk.store.known() == {sample.file_id: Held(left, complete=False)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(left, complete=False)}
         disk.restart()
         assert disk.store.known()[sample.file_id].verified == left
 
@@ -171,7 +171,7 @@ class TestPowerLoss:
         disk.put("a.bin", sample.data[:2048] + bytes(1024) + sample.data[3072:])
         os.utime(disk.folder / "a.bin", ns=(state.st_atime_ns, state.st_mtime_ns))
         reboot()
-        assert disk.store.known() == {sample.file_id: Held(RangeSet([(0, 2), (3, 7)]), complete=False)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(RangeSet([(0, 2), (3, 7)]), complete=False)}
 
     def test_finished_file_is_read_once_after_a_reboot(
         self, disk: DiskBench, reboot: Callable[[], None], monkeypatch: pytest.MonkeyPatch
@@ -197,4 +197,4 @@ class TestPowerLoss:
             reboot()
         assert disk.store.known() == {}
         disk.restart()
-        assert disk.store.known() == {sample.file_id: Held(RangeSet(), complete=False)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(RangeSet(), complete=False)}

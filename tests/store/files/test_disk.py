@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import Held, Written
+from pspd.core.model.storage import HeldChunks, WriteResult
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore
@@ -32,7 +32,7 @@ class TestRestart:
         disk.receive(sample)
         monkeypatch.setattr(os, "pread", error_of(errno.EIO))
         disk.restart()
-        assert disk.store.known() == {sample.file_id: Held(sample.all, complete=True)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(sample.all, complete=True)}
         assert disk.store.manifest(sample.file_id) == sample.manifest
 
     def test_unfinished_file_resumes(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,8 +44,8 @@ class TestRestart:
         with monkeypatch.context() as patch:
             patch.setattr(os, "pread", error_of(errno.EIO))
             disk.restart()
-        assert disk.store.known() == {sample.file_id: Held(verified, complete=False)}
-        assert disk.begin(sample) == Held(verified, complete=False)
+        assert disk.store.known() == {sample.file_id: HeldChunks(verified, complete=False)}
+        assert disk.begin(sample) == HeldChunks(verified, complete=False)
         assert disk.payload(sample, 1000, 2000) == sample.chunks(1000, 2000)
         disk.write_parts(sample, disk.store.missing(sample.file_id))
         disk.store.finish(sample.file_id)
@@ -65,7 +65,7 @@ class TestRestart:
         sample = Sample(0)
         disk.begin(sample)
         disk.restart()
-        assert disk.store.known() == {sample.file_id: Held(RangeSet(), complete=False)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(RangeSet(), complete=False)}
         disk.store.finish(sample.file_id)
         assert disk.visible() == {"a.bin": b""}
 
@@ -116,7 +116,7 @@ class TestExternalChanges:
         (disk.folder / "a.bin").unlink()
         disk.restart()
         assert disk.store.known() == {}
-        assert disk.begin(sample) == Held(RangeSet(), complete=False)
+        assert disk.begin(sample) == HeldChunks(RangeSet(), complete=False)
         disk.restart()
         disk.receive(sample)
         assert disk.visible() == {"a.bin": sample.data}
@@ -151,7 +151,7 @@ class TestExternalChanges:
         changed = change(sample.data)
         disk.put("a.bin", changed)
         disk.restart()
-        assert disk.store.known() == {sample.file_id: Held(RangeSet(left), complete=False)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(RangeSet(left), complete=False)}
         for span in left:
             assert disk.payload(sample, *span) == sample.chunks(*span)
         for attempt in (
@@ -172,7 +172,7 @@ class TestExternalChanges:
         disk.put("a.bin", b"other")
         disk.restart()
         disk.put("a.bin", sample.data)
-        assert disk.begin(sample) == Held(sample.all, complete=True)
+        assert disk.begin(sample) == HeldChunks(sample.all, complete=True)
 
     def test_link_or_folder_of_the_name_is_a_conflict(self, disk: DiskBench, tmp_path: Path) -> None:
         sample, elsewhere = Sample(5000), tmp_path / "elsewhere"
@@ -333,8 +333,8 @@ class TestDiskErrors:
         disk.begin(sample)
         whole_write = os.pwrite
         monkeypatch.setattr(os, "pwrite", lambda fd, data, at: whole_write(fd, bytes(len(data)), at))
-        assert disk.write(sample, 0, 1) == Written()
-        assert disk.write(sample, 1, 2) == Written(corrupt=[Range(0, 2)])
+        assert disk.write(sample, 0, 1) == WriteResult()
+        assert disk.write(sample, 1, 2) == WriteResult(corrupt=[Range(0, 2)])
 
     def test_wrong_whole_unit_is_never_saved(self, disk: DiskBench) -> None:
         sample = Sample(5000)
@@ -342,7 +342,7 @@ class TestDiskErrors:
         data = bytearray(sample.chunks(0, 3))
         data[1024:2048] = bytes([7]) * 1024
         written = disk.store.write(sample.file_id, 0, 3, memoryview(data))
-        assert written == Written(verified=RangeSet([(0, 1), (2, 3)]), corrupt=[Range(1, 2)])
+        assert written == WriteResult(verified=RangeSet([(0, 1), (2, 3)]), corrupt=[Range(1, 2)])
         saved = disk.path(sample, "part").read_bytes()
         assert saved == b"".join((sample.chunks(0, 1), bytes(1024), sample.chunks(2, 3)))
 
@@ -395,7 +395,7 @@ class TestDiskErrors:
             patch.setattr(os, "write", error_of(errno.ENOSPC))
             with pytest.raises(StorageError, match="No space left"):
                 disk.begin(sample)
-        assert disk.begin(sample) == Held(RangeSet([(0, 100)]), complete=False)
+        assert disk.begin(sample) == HeldChunks(RangeSet([(0, 100)]), complete=False)
         disk.restart()
         assert disk.store.manifest(sample.file_id) == sample.manifest
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pspd.core.model.ranges import RangeSet
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore, ExternalChanges
@@ -73,7 +73,7 @@ class TestUnfinishedFile:
     def test_changed_file_holds_its_intact_units(self, disk: DiskBench, sample: Sample, part: Path) -> None:
         alter_byte(part, 2048)
         disk.store.verify(sample.file_id)
-        left = Held(RangeSet([(0, 2), (3, 6)]), complete=False)
+        left = HeldChunks(RangeSet([(0, 2), (3, 6)]), complete=False)
         assert disk.store.known() == {sample.file_id: left}
         disk.restart()
         assert disk.store.known() == {sample.file_id: left}
@@ -81,7 +81,7 @@ class TestUnfinishedFile:
     def test_change_while_closed_is_found_at_the_next_start(self, disk: DiskBench, sample: Sample, part: Path) -> None:
         alter_byte(part, 2048)
         disk.restart()
-        assert disk.begin(sample) == Held(RangeSet([(0, 2), (3, 6)]), complete=False)
+        assert disk.begin(sample) == HeldChunks(RangeSet([(0, 2), (3, 6)]), complete=False)
 
     def test_change_with_restored_time_is_found_by_verify(self, disk: DiskBench, sample: Sample, part: Path) -> None:
         alter_byte(part, 2048, SAME_TIME)
@@ -116,7 +116,7 @@ class TestUnfinishedFile:
     ) -> None:
         cut_short(part, chunks_left * 1024)
         disk.store.verify(sample.file_id)
-        left = Held(RangeSet([(0, chunks_left)] if chunks_left else []), complete=False)
+        left = HeldChunks(RangeSet([(0, chunks_left)] if chunks_left else []), complete=False)
         assert disk.store.known() == {sample.file_id: left}
         disk.restart()
         assert disk.store.known() == {sample.file_id: left}
@@ -162,7 +162,7 @@ class TestUnfinishedFile:
         alter_byte(part, 2048)
         disk.write(sample, 6, 7)
         disk.restart()
-        assert disk.begin(sample) == Held(RangeSet([(0, 2), (3, 6)]), complete=False)
+        assert disk.begin(sample) == HeldChunks(RangeSet([(0, 2), (3, 6)]), complete=False)
 
 
 class TestFinishedFile:
@@ -184,7 +184,7 @@ class TestFinishedFile:
         alter_byte(shown, 2048, later_ns)
         changed = shown.read_bytes()
         disk.store.verify(sample.file_id)
-        left = Held(RangeSet([(0, 2), (3, 7)]), complete=False)
+        left = HeldChunks(RangeSet([(0, 2), (3, 7)]), complete=False)
         assert disk.store.known() == {sample.file_id: left}
         assert disk.payload(sample, 3, 7) == sample.chunks(3, 7)
         disk.restart()
@@ -197,7 +197,7 @@ class TestFinishedFile:
         for _ in range(2):
             alter_byte(shown, 2048, SAME_TIME)
             disk.store.verify(sample.file_id)
-        assert disk.store.known() == {sample.file_id: Held(sample.all, complete=True)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(sample.all, complete=True)}
         assert disk.payload(sample, 0, 7) == sample.data
 
     def test_changed_file_moved_away_can_be_fetched_again(self, disk: DiskBench, sample: Sample, shown: Path) -> None:
@@ -213,7 +213,7 @@ class TestFinishedFile:
         disk.store.verify(sample.file_id)
         monkeypatch.setattr(os, "pread", error_of(errno.EIO))
         disk.restart()
-        assert disk.store.known() == {sample.file_id: Held(sample.all, complete=True)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(sample.all, complete=True)}
 
     def test_removed_file_is_forgotten(self, disk: DiskBench, sample: Sample, shown: Path) -> None:
         shown.unlink()
@@ -273,7 +273,7 @@ class TestFinishedFile:
             with pytest.raises(StorageError, match="cannot read"):
                 disk.store.verify(sample.file_id)
         disk.restart()
-        assert disk.store.known() == {sample.file_id: Held(RangeSet([(0, 2), (3, 7)]), complete=False)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(RangeSet([(0, 2), (3, 7)]), complete=False)}
 
 
 class TestVerifying:
@@ -298,8 +298,8 @@ class TestVerifying:
         disk.begin(begun)
         disk.write(begun, 1, 3)
         assert verifying().known() == {
-            finished.file_id: Held(finished.all, complete=True),
-            begun.file_id: Held(RangeSet([(1, 3)]), complete=False),
+            finished.file_id: HeldChunks(finished.all, complete=True),
+            begun.file_id: HeldChunks(RangeSet([(1, 3)]), complete=False),
         }
 
     def test_damaged_bytes_are_found(self, disk: DiskBench, verifying: Callable[[], DiskStore]) -> None:
@@ -313,8 +313,8 @@ class TestVerifying:
         disk.restart()
         assert disk.store.known()[finished.file_id].complete
         assert verifying().known() == {
-            finished.file_id: Held(RangeSet([(0, 2), (3, 5)]), complete=False),
-            begun.file_id: Held(RangeSet([(2, 3)]), complete=False),
+            finished.file_id: HeldChunks(RangeSet([(0, 2), (3, 5)]), complete=False),
+            begun.file_id: HeldChunks(RangeSet([(2, 3)]), complete=False),
         }
         assert disk.visible() == {"a.bin.damaged-1": damaged}
 

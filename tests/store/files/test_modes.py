@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.errors import StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.filesystem.files import publish_file
@@ -74,7 +74,7 @@ class TestCopy:
         sample = Sample(5000, mode=0o400)
         disk.receive(sample)
         disk.restart()
-        assert disk.store.known() == {sample.file_id: Held(sample.all, complete=True)}
+        assert disk.store.known() == {sample.file_id: HeldChunks(sample.all, complete=True)}
         assert disk.store.manifest(sample.file_id) == sample.manifest
         assert disk.begin(sample).complete
 
@@ -132,7 +132,7 @@ class TestReadOnlyCopy:
         assert mode_of(disk.path(sample, "part")) == 0o400
         (disk.folder / "a.bin").unlink()
         disk.restart()
-        assert disk.begin(sample) == Held(sample.all, complete=False)
+        assert disk.begin(sample) == HeldChunks(sample.all, complete=False)
         disk.store.finish(sample.file_id)
         assert disk.mode("a.bin") == 0o400
         disk.store.close()
@@ -145,7 +145,7 @@ class TestReadOnlyCopy:
         disk.path(sample, "part").chmod(0o400)
         os.link(disk.path(sample, "part"), disk.folder / "a.bin")
         disk.restart()
-        assert disk.begin(sample) == Held(sample.all, complete=False)
+        assert disk.begin(sample) == HeldChunks(sample.all, complete=False)
         disk.store.finish(sample.file_id)
         assert disk.visible() == {"a.bin": sample.data}
         assert disk.mode("a.bin") == 0o400

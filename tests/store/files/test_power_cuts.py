@@ -21,7 +21,7 @@ import pytest
 import pspd.store.files.disk
 import pspd.store.files.recovery
 from pspd.core.model.ranges import Range, RangeSet
-from pspd.core.model.storage import FileSlice, Held
+from pspd.core.model.storage import FileSlice, HeldChunks
 from pspd.errors import StorageError
 from tests.store.stores import MIB, DiskBench, FolderSample, Sample
 
@@ -261,7 +261,7 @@ def test_damaged_file_is_renamed_and_intact_units_kept(lost: DiskBench) -> None:
     damaged = SMALL.data[:2048] + bytes(1024) + SMALL.data[3072:]
     (lost.folder / "small.bin").write_bytes(damaged)
     lost.restart()
-    assert lost.store.known()[SMALL.file_id] == Held(RangeSet([(0, 2), (3, 5)]), complete=False)
+    assert lost.store.known()[SMALL.file_id] == HeldChunks(RangeSet([(0, 2), (3, 5)]), complete=False)
     assert lost.visible() == {"small.bin.damaged-1": damaged}
     lost.restart()
     lost.write(SMALL, 2, 3)

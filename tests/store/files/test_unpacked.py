@@ -14,7 +14,7 @@ import pytest
 import pspd.store.files.disk
 import pspd.store.files.recovery
 import pspd.store.files.unpacked
-from pspd.core.model.storage import Held
+from pspd.core.model.storage import HeldChunks
 from pspd.errors import IntegrityError, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.files.disk import DiskStore, ExternalChanges
@@ -61,9 +61,9 @@ def test_user_may_change_a_finished_folder(disk: DiskBench) -> None:
     (disk.folder / "folder" / "new").touch()
     before = seen_in(disk.folder / "folder")
     disk.restart()
-    assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
+    assert disk.store.known() == {FOLDER.file_id: HeldChunks(FOLDER.all, complete=True)}
     disk.store.verify(FOLDER.file_id)
-    assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
+    assert disk.store.known() == {FOLDER.file_id: HeldChunks(FOLDER.all, complete=True)}
     assert seen_in(disk.folder / "folder") == before
 
 
@@ -129,7 +129,7 @@ def test_edited_folder_is_left_alone_after_a_crash(disk: DiskBench, monkeypatch:
     before = seen_in(disk.folder / "folder")
     monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "another boot")
     disk.restart()
-    assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
+    assert disk.store.known() == {FOLDER.file_id: HeldChunks(FOLDER.all, complete=True)}
     assert seen_in(disk.folder / "folder") == before
     assert [path.name for path in disk.folder.iterdir() if path != disk.hidden_folder] == ["folder"]
 
@@ -141,7 +141,7 @@ def test_edited_folder_is_left_alone_after_verify(disk: DiskBench, monkeypatch: 
     disk.store.verify(FOLDER.file_id)
     monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "another boot")
     disk.restart()
-    assert disk.store.known() == {FOLDER.file_id: Held(FOLDER.all, complete=True)}
+    assert disk.store.known() == {FOLDER.file_id: HeldChunks(FOLDER.all, complete=True)}
     assert seen_in(disk.folder / "folder") == before
 
 
@@ -219,7 +219,7 @@ def test_changed_archive_is_fetched_again(disk: DiskBench) -> None:
 
 def test_equal_folder_is_adopted(disk: DiskBench) -> None:
     filled_folder(disk.folder / "folder")
-    assert disk.begin(FOLDER) == Held(FOLDER.all, complete=False)
+    assert disk.begin(FOLDER) == HeldChunks(FOLDER.all, complete=False)
     disk.store.finish(FOLDER.file_id)
     assert disk.visible() == {"folder": FOLDER.data}
     assert disk.payload(FOLDER, 0, 200) == FOLDER.chunks(0, 200)
@@ -257,7 +257,7 @@ def test_full_disk_during_unpacking_loses_nothing(disk: DiskBench, monkeypatch: 
             disk.store.finish(FOLDER.file_id)
     assert disk.visible() == {}
     disk.restart()
-    assert disk.begin(FOLDER) == Held(FOLDER.all, complete=False)
+    assert disk.begin(FOLDER) == HeldChunks(FOLDER.all, complete=False)
     disk.store.finish(FOLDER.file_id)
     assert disk.visible() == {"folder": FOLDER.data}
 
@@ -283,7 +283,7 @@ def test_folder_counts_twice_in_the_quota(disk: DiskBench) -> None:
     ):
         store.begin(FOLDER.manifest)
     with closing(DiskStore(disk.folder, blake3_digest, max_bytes=2 * size)) as store:
-        assert store.begin(FOLDER.manifest) == Held(FOLDER.all.minus(FOLDER.all), complete=False)
+        assert store.begin(FOLDER.manifest) == HeldChunks(FOLDER.all.difference(FOLDER.all), complete=False)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")

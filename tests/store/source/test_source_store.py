@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pspd.core.model.ranges import RangeSet
-from pspd.core.model.storage import FileSlice, Held, Storage
+from pspd.core.model.storage import FileSlice, HeldChunks, Storage
 from pspd.errors import BadArgument, BadName, InternalError, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.source import source_store
@@ -51,7 +51,7 @@ class TestServing:
         assert store.size_bytes == size_bytes
         assert store.build_manifest() == sample.manifest
         assert store.divide(7) == sample.divided(7) == store.manifest(sample.file_id)
-        everything = Held(sample.all, complete=True)
+        everything = HeldChunks(sample.all, complete=True)
         assert store.known() == {sample.file_id: everything}
         assert store.begin(sample.divided(5)) == everything
         assert store.manifest(sample.file_id).share_count == 5
@@ -141,7 +141,7 @@ class TestVerify:
         if share_count:
             store.divide(share_count)
         store.verify(sample.file_id)
-        assert store.known() == {sample.file_id: Held(sample.all, complete=True)}
+        assert store.known() == {sample.file_id: HeldChunks(sample.all, complete=True)}
 
     @pytest.mark.parametrize("change", [spoil, lengthen, lambda path: os.truncate(path, 100)])
     def test_changed_file_is_refused(self, opened: Opened, path: Path, change: Callable[[Path], None]) -> None:
