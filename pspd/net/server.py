@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from pspd.core.effects.server import CloseLink, ControlEffect, Deliver, ServerEffect
 from pspd.core.effects.shared import SendDatagram
-from pspd.core.server.contributions import Receipt
+from pspd.core.server.contributions import Reception
 from pspd.core.server.machine import ServerMachine
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason, Kind, WireError
@@ -57,7 +57,7 @@ class ServerPlane:
         self._sessions: dict[Link, int] = {}  # by accepted connection; 0 without a LINK frame
         self._links: dict[int, Link] = {}  # the link of each session
         self._delivering: set[Link] = set()  # dialled connections, each for one delivery
-        self._receipts: dict[Link, Receipt] = {}  # of the contribution in progress on each connection
+        self._receptions: dict[Link, Reception] = {}  # of the contribution in progress on each connection
         self._dial_log = DialLog()
         pairs = bind_pairs(hosts, port)
         self._datagrams = DatagramSockets(hosts, [bound for _, bound in pairs], self._on_datagram, faults)
@@ -166,13 +166,13 @@ class ServerPlane:
         if kept and self._sessions[link] != frame.session:
             self._refuse(link, DropReason.UNKNOWN_SESSION)
             return None
-        receipt = self._machine.contribution_started(frame, address_text(link.peer), now_ns())
-        if receipt is not None:
-            self._receipts[link] = receipt
+        reception = self._machine.contribution_started(frame, address_text(link.peer), now_ns())
+        if reception is not None:
+            self._receptions[link] = reception
         self.pump()
-        if receipt is None and not kept:
+        if reception is None and not kept:
             link.close()  # the connection was for this transfer only
-        return receipt.views if receipt is not None else None
+        return reception.views if reception is not None else None
 
     def _refuse(self, link: Link, reason: DropReason) -> None:
         """Count a violation of the protocol by the peer, and close the connection."""
@@ -197,12 +197,12 @@ class ServerPlane:
 
     def frame_received(self, link: Link, frame: Frame) -> None:
         """See ``FrameHandler.frame_received``."""
-        self._machine.contribution_received(self._receipts.pop(link), now_ns())
+        self._machine.contribution_received(self._receptions.pop(link), now_ns())
         self.pump()
 
     def frame_aborted(self, link: Link, frame: Frame) -> None:
         """See ``LinkHandler.frame_aborted``."""
-        self._machine.contribution_aborted(self._receipts.pop(link), now_ns())
+        self._machine.contribution_aborted(self._receptions.pop(link), now_ns())
         self.pump()
 
     def link_opened(self, link: Link) -> None:

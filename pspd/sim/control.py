@@ -170,8 +170,8 @@ class ControlPlane:
         if server is None:
             return
         if link.receiving is not None:
-            receipt, link.receiving = link.receiving, None
-            server.contribution_aborted(receipt, now)
+            reception, link.receiving = link.receiving, None
+            server.contribution_aborted(reception, now)
         while link.queue:
             delivery = link.queue.popleft()
             server.delivery_failed(delivery.session, delivery.number, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pspd.core.effects.server import Deliver
 from pspd.core.model.manifest import CHUNK_BYTES
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
-from pspd.core.server.contributions import Receipt
+from pspd.core.server.contributions import Reception
 from pspd.core.server.machine import ServerMachine
 from pspd.core.wire.frames import FRAME_BYTES, Frame
 from pspd.errors import PspError, StorageError
@@ -189,10 +189,10 @@ class DataPlane:
                 client, network.now + retry_ns, self._contribution_begins, connection, frame, payload, arrives
             )
             return
-        receipt = server.contribution_started(frame, client.name, network.now)
-        if receipt is not None:
-            connection.receiving = receipt
-            network.at_server(arrives, self._contribution_ends, client, client.epoch, connection, receipt, payload)
+        reception = server.contribution_started(frame, client.name, network.now)
+        if reception is not None:
+            connection.receiving = reception
+            network.at_server(arrives, self._contribution_ends, client, client.epoch, connection, reception, payload)
 
     def _contribution_ends(
         self,
@@ -200,24 +200,24 @@ class DataPlane:
         client: Client,
         epoch: int,
         connection: Connection,
-        receipt: Receipt,
+        reception: Reception,
         payload: bytes | None,
     ) -> None:
         network = self._network
-        if connection.receiving is not receipt:
+        if connection.receiving is not reception:
             return
         if client.partitioned and client.epoch == epoch:
             when = network.now + RETRY_NS
-            network.at_server(when, self._contribution_ends, client, epoch, connection, receipt, payload)
+            network.at_server(when, self._contribution_ends, client, epoch, connection, reception, payload)
             return
         connection.receiving = None
         if payload is None or client.epoch != epoch:
-            server.contribution_aborted(receipt, network.now)
+            server.contribution_aborted(reception, network.now)
             return
-        for view in receipt.views if network.content.has_bytes else ():
+        for view in reception.views if network.content.has_bytes else ():
             view[:] = payload[: len(view)]
             payload = payload[len(view) :]
-        server.contribution_received(receipt, network.now)
+        server.contribution_received(reception, network.now)
 
     # -- datagrams
 

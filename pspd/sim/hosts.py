@@ -11,7 +11,7 @@ from pspd.core.client.machine import ClientMachine
 from pspd.core.effects.server import Assign, Deliver, MemberEffect
 from pspd.core.model.manifest import FileId, Manifest
 from pspd.core.model.storage import Storage
-from pspd.core.server.contributions import Receipt
+from pspd.core.server.contributions import Reception
 from pspd.core.wire.frames import Frame
 from pspd.sim.paths import DatagramPath, Impairments, Pipe
 from pspd.text.addresses import Address
@@ -51,7 +51,7 @@ class Connection:
     is_open: bool = False
     queue: deque[Deliver] = field(default_factory=deque)
     buffered_bytes: int = 0
-    receiving: Receipt | None = None
+    receiving: Reception | None = None
 
 
 class Client:

@@ -17,7 +17,7 @@ from pspd.core.model.storage import HeldChunks
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.catalogue import Catalogue
-from pspd.core.server.contributions import Receipt
+from pspd.core.server.contributions import Reception
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.pending import Fetch, HolderRecord
 from pspd.core.server.request_state import FileDemand, RequestState
@@ -223,21 +223,21 @@ class Bench:
         length = file.manifest.byte_span(start, stop)[1]
         return Frame(Kind.CONTRIBUTION, member.session, file.file_id, start, stop, length, number)
 
-    def start(self, frame: Frame) -> Receipt | None:
+    def start(self, frame: Frame) -> Reception | None:
         self.now += MILLISECOND_NS
         return self.server.contribution_started(frame, "somewhere", self.now)
 
     def contribute(self, frame: Frame, *, good: bool = True) -> bool:
         """Send a whole contribution. Return False if the server drops it."""
-        receipt = self.start(frame)
-        if receipt is None:
+        reception = self.start(frame)
+        if reception is None:
             return False
         offset = frame.start * CHUNK_BYTES
         payload = self.data[frame.file_id][offset : offset + frame.length]
-        for view in receipt.views:
+        for view in reception.views:
             view[:] = payload[: len(view)] if good else bytes(len(view))
             payload = payload[len(view) :]
-        self.server.contribution_received(receipt, self.now)
+        self.server.contribution_received(reception, self.now)
         return True
 
     def sent(self, member: Member, number: int) -> None:

@@ -22,7 +22,7 @@ UNDIVIDED, DIVIDED = Bench().manifest("f", CHUNKS), Bench().manifest("f", CHUNKS
 
 chunks = st.integers(LOW, HIGH)
 changes = st.tuples(
-    st.sampled_from(["hold", "retract", "mark_unreachable", "mark_reachable"]),
+    st.sampled_from(["add", "remove", "mark_unreachable", "mark_reachable"]),
     st.sampled_from("ab"),
     st.tuples(chunks, chunks),
 )
@@ -43,18 +43,18 @@ class TestHoldings:
         arrived: dict[str, set[int]] = {"a": set(), "b": set()}
         away: set[str] = set()
         for name in arrived:
-            file.availability.hold(name, ())
+            file.availability.add_arrived(name, ())
         for index, (change, name, (start, stop)) in enumerate(steps):
             span = Range(min(start, stop), max(start, stop))
             if divides and index == len(steps) // 2:
                 file.divide(DIVIDED, "s", ["a", "b"])
             match change:
-                case "hold":
-                    file.availability.hold(name, [span])
+                case "add":
+                    file.availability.add_arrived(name, [span])
                     arrived[name] |= set(range(*span))
-                case "retract":
-                    refuted = {chunk for part in file.availability.retract(name, [span]) for chunk in range(*part)}
-                    assert refuted == arrived[name] & set(range(*span))
+                case "remove":
+                    parts = file.availability.remove_arrived(name, [span])
+                    assert {chunk for part in parts for chunk in range(*part)} == arrived[name] & set(range(*span))
                     arrived[name] -= set(range(*span))
                 case "mark_unreachable":
                     file.availability.mark_unreachable(name)
@@ -66,13 +66,13 @@ class TestHoldings:
             assert {name: chunks_in(found) for name, found in file.availability.held.items()} == held
             available = set().union(*(held[name] for name in held if name not in away))
             assert chunks_in(file.availability.available) == available
-            missing = {chunk: name for span, name in file.availability.missing() for chunk in range(*span)}
+            missing = {chunk: name for span, name in file.availability.missing_ranges() for chunk in range(*span)}
             assert missing.keys() == set(range(CHUNKS)) - available
             assert {chunk for chunk in missing if missing[chunk]} == set().union(*(held[n] for n in away)) - available
 
     def test_boundary_of_a_share_cuts_units(self) -> None:
         file = SharedFile(UNDIVIDED, "s")
-        file.availability.hold("a", [(BOUNDARY - 1, BOUNDARY)])
+        file.availability.add_arrived("a", [(BOUNDARY - 1, BOUNDARY)])
         assert UNDIVIDED.unit_at(BOUNDARY)[0] == Range(BOUNDARY - 1, BOUNDARY + 1)
         assert list(file.availability.held["a"]) == []
         file.divide(DIVIDED, "s", ["a"])
@@ -111,7 +111,7 @@ class TestUnits:
         b_share = Range(CHUNKS // 2, CHUNKS)
         for name, span in (("c", (b_share.start, 1501)), ("d", (1501, b_share.stop))):
             bench.join(name, held={file.file_id: HeldChunks(RangeSet([span]), complete=False)})
-        assert file.availability.missing() == [(Range(1500, 1502), "b")]
+        assert file.availability.missing_ranges() == [(Range(1500, 1502), "b")]
         bench.join("e", held={file.file_id: HeldChunks(RangeSet([(1500, 1502)]), complete=False)})
         assert bench.effects(FileResumed) == [FileResumed(file.file_id, "f")]
 
@@ -119,8 +119,8 @@ class TestUnits:
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_marking_unreachable_twice_changes_nothing(name: str) -> None:
     file = SharedFile(DIVIDED, "s")
-    file.availability.hold("a", [(0, CHUNKS)])
-    file.availability.hold("b", [(0, CHUNKS)])
+    file.availability.add_arrived("a", [(0, CHUNKS)])
+    file.availability.add_arrived("b", [(0, CHUNKS)])
     file.availability.mark_unreachable(name)
     file.availability.mark_unreachable(name)
     assert file.availability.min_holder_count() == 1
@@ -136,7 +136,7 @@ class TestLostWithout:
         file = bench.exchange("f", 6)
         assert list(file.availability.held_only_by({"a"})) == [Range(0, 2)]
         assert list(file.availability.held_only_by({"a", "b"})) == [Range(0, 4)]
-        file.availability.hold("c", [(0, 2)])
+        file.availability.add_arrived("c", [(0, 2)])
         assert list(file.availability.held_only_by({"a"})) == []
         assert bench.server.catalogue.needed_from({"a"}) == []
         assert [lost for _, lost in bench.server.catalogue.needed_from({"b"})] == [RangeSet([(2, 4)])]

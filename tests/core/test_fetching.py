@@ -382,13 +382,13 @@ class TestFetching:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         frame = bench.frame(b, file, 2, 4)
-        receipt = bench.start(frame)
-        assert receipt is not None
+        reception = bench.start(frame)
+        assert reception is not None
         bench.live(TWO_CHUNKS_NS - SECOND_NS)
         assert bench.effects(CloseLink) == []
         bench.live(SECOND_NS)
         assert bench.effects(CloseLink) == [CloseLink(b.session)]
-        bench.server.contribution_aborted(receipt, bench.now)
+        bench.server.contribution_aborted(reception, bench.now)
         bench.server.link_closed(b.session, bench.now)
         bench.pass_time(0)
         assert [asked.responder for asked in bench.asked("a")] == [b.session]

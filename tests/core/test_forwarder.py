@@ -12,7 +12,7 @@ from pspd.core.effects.shared import Milestone, SendDatagram
 from pspd.core.model.parameters import CLASSIC, FAST, MILLISECOND_NS, SECOND_NS
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
-from pspd.core.server.holders import Holders
+from pspd.core.server.holders import HolderSelector
 from pspd.core.server.request_state import RequestState
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
@@ -519,6 +519,6 @@ def test_chunks_without_a_holder_are_not_fetched() -> None:
     file = bench.exchange("f", 4)
     bench.server.member_left(a.session, "gone", bench.now)
     machine, everyone = bench.machine, replace(FAST, all_holders_answer=True)
-    holders = Holders(everyone, machine.sessions, machine._pending, Random(1), SERVER_TUNING)
+    holders = HolderSelector(everyone, machine.sessions, machine._pending, Random(1), SERVER_TUNING)
     assert holders.next_fetch(file, 1, 4, 64) == (None, None)
     assert holders.next_fetch(file, 2, 4, 64) == (Range(2, 4), None)

@@ -46,7 +46,7 @@ class TestServing:
     def test_fault_in_a_request_does_not_affect_other_requests(self) -> None:
         bench, members, file = exchange()
         undivided = SharedFile(file.manifest, "s")
-        undivided.availability.hold("d", [(0, 8)])
+        undivided.availability.add_arrived("d", [(0, 8)])
         requester = bench.machine.demand.requester(members["a"])
         requester.states[undivided.file_id] = RequestState(requester, undivided, bench.demand(file), FetchTable(), 16)
         for name in "abc":
@@ -96,16 +96,16 @@ class TestServing:
         bench, members, file = exchange()
         bench.ask(members["a"], file, (6, 8))
         bench.machine.poll()
-        receipt = bench.start(bench.frame(members["d"], file, 6, 8))
-        assert receipt is not None
-        receipt = receipt._replace(fetch=cast(Fetch, None))
+        reception = bench.start(bench.frame(members["d"], file, 6, 8))
+        assert reception is not None
+        reception = reception._replace(fetch=cast(Fetch, None))
         if is_connected:
-            bench.server.contribution_received(receipt, bench.now)
+            bench.server.contribution_received(reception, bench.now)
             assert outcome(bench.machine.poll()) == (["d"], [])
         else:
             bench.server.member_left(members["d"].session, "it left", bench.now)
             with pytest.raises((AttributeError, TypeError)):
-                bench.server.contribution_received(receipt, bench.now)
+                bench.server.contribution_received(reception, bench.now)
             assert outcome(bench.machine.poll()) == ([], [])
 
     def test_member_may_leave_before_the_poll_that_follows_up(self) -> None:

@@ -158,7 +158,7 @@ class TestUnreachableHolders:
     def test_file_stalls_and_names_the_unreachable_holder(self) -> None:
         bench, file, _, _ = self.away()
         assert bench.effects(FileStalled) == [FileStalled(file.file_id, "f", ((Range(2, 4), "b"),))]
-        assert file.availability.missing() == [(Range(2, 4), "b")]
+        assert file.availability.missing_ranges() == [(Range(2, 4), "b")]
         assert file.availability.min_holder_count() == 0
 
     def test_chunks_with_another_holder_are_not_missing(self) -> None:
@@ -177,7 +177,7 @@ class TestUnreachableHolders:
         bench.reach(c, file, Milestone.COMPLETE)
         bench.server.member_left(c.session, "gone", bench.now)
         bench.live(SERVER_TUNING.reachability_ns, deaf=[b])
-        assert file.availability.missing() == [(Range(2, 4), "b"), (Range(4, 6), "c")]
+        assert file.availability.missing_ranges() == [(Range(2, 4), "b"), (Range(4, 6), "c")]
 
     def test_chunks_of_an_unreachable_holder_are_not_asked_for(self) -> None:
         bench, file, a, _ = self.away()
@@ -203,18 +203,18 @@ class TestUnreachableHolders:
         bench.server.member_left(a.session, "gone", bench.now)
         bench.live(SECOND_NS)
         assert not file.is_stalled
-        assert file.availability.missing() == []
+        assert file.availability.missing_ranges() == []
 
     def test_chunks_retracted_while_unreachable_stay_missing(self) -> None:
         bench, file, _, b = self.away()
         bench.ask(b, file, (3, 4))
         bench.live(SECOND_NS)
-        assert file.availability.missing() == [(Range(3, 4), "")]
+        assert file.availability.missing_ranges() == [(Range(3, 4), "")]
 
     def test_unreachable_member_that_leaves_is_the_last_holder(self) -> None:
         bench, file, _, b = self.away()
         bench.server.member_left(b.session, "gone", bench.now)
-        assert file.availability.missing() == [(Range(2, 4), "b")]
+        assert file.availability.missing_ranges() == [(Range(2, 4), "b")]
 
 
 class TestUnreachableInSeeding:
@@ -329,8 +329,8 @@ class TestNetworks:
         file = exchanging(network, manifest)
         network.block_link(network.clients["b"])
         assert network.run(lambda: file.is_stalled, NOTICED_NS)
-        assert {name for _, name in file.availability.missing()} == {"b"}
-        missing = RangeSet(span for span, _ in file.availability.missing())
+        assert {name for _, name in file.availability.missing_ranges()} == {"b"}
+        missing = RangeSet(span for span, _ in file.availability.missing_ranges())
         network.pass_time(60 * SECOND_NS)
         assert "b" in network.server.members
         for name in "ac":
@@ -376,7 +376,7 @@ class TestNetworks:
         network.block_link(source)
         file = file_of(network, manifest)
         assert network.run(lambda: file.is_stalled, NOTICED_NS)
-        assert {name for _, name in file.availability.missing()} == {source.name}
+        assert {name for _, name in file.availability.missing_ranges()} == {source.name}
         network.pass_time(60 * SECOND_NS)
         assert file.phase is Phase.SEEDING
         network.unblock_link(source)
@@ -404,7 +404,7 @@ class TestNetworks:
         file = exchanging(network, manifest)  # within that time it counts, and takes what is delivered to it
         assert file.shares.ranges_of("deaf")
         assert network.run(lambda: file.is_stalled, NOTICED_NS)
-        assert {name for _, name in file.availability.missing()} == {"deaf"}
+        assert {name for _, name in file.availability.missing_ranges()} == {"deaf"}
         network.pass_time(60 * SECOND_NS)
         assert_have(network, data, "deaf")  # it asks, and deliveries are no datagrams
         assert told(network, DownlinkChanged) == [DownlinkChanged(False)]

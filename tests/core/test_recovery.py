@@ -161,7 +161,8 @@ class RandomFaults:
         assert availability.unreachable == {name for name, member in server.members.items() if not member.reachable}
         reachable = [held for name, held in availability.held.items() if name not in availability.unreachable]
         assert all(availability.available.covers(*span) for held in reachable for span in held)
-        assert sum(gap.chunk_count for gap, _ in availability.missing()) == 61 - availability.available.chunk_count
+        missing = sum(gap.chunk_count for gap, _ in availability.missing_ranges())
+        assert missing == 61 - availability.available.chunk_count
         assert all(chunk_count >= 0 for chunk_count in self.quota_used_chunks())
 
     def quota_used_chunks(self) -> list[int]:

@@ -92,11 +92,11 @@ def test_contribution_ends_before_the_file_is_gone(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.ask(a, file, (3, 6))
     frame = bench.frame(b, file, 3, 6)
-    receipt = bench.start(frame)
-    assert receipt is not None
+    reception = bench.start(frame)
+    assert reception is not None
     remove(bench, file)
     assert file.file_id in bench.server.catalogue.files
-    bench.server.contribution_received(receipt, bench.now)
+    bench.server.contribution_received(reception, bench.now)
     assert bench.delivered(a) == []
     assert bench.server.catalogue.files == {}
     assert bench.server.cache.used_chunks == 0
@@ -106,10 +106,10 @@ def test_aborted_contribution_lets_the_file_go(bench: Bench) -> None:
     a, b, file = begun(bench)
     bench.ask(a, file, (3, 6))
     frame = bench.frame(b, file, 3, 6)
-    receipt = bench.start(frame)
-    assert receipt is not None
+    reception = bench.start(frame)
+    assert reception is not None
     remove(bench, file)
-    bench.server.contribution_aborted(receipt, bench.now)
+    bench.server.contribution_aborted(reception, bench.now)
     bench.live(60_000_000_000)
     assert bench.server.catalogue.files == {}
     assert bench.server.cache.used_chunks == 0

@@ -180,4 +180,4 @@ def test_replica_without_an_owner_has_no_last_holder() -> None:
     record = saved(before)
     assert sorted(record.owners) == ["", "", "a", "a"]
     _, file = restarted(before, record)
-    assert file.availability.missing() == [(Range(0, 4), "a")]
+    assert file.availability.missing_ranges() == [(Range(0, 4), "a")]

@@ -177,13 +177,13 @@ class TestSeeding:
         source = bench.server.members["source of f"]
         bench.ask(a, file, (0, 2))
         frame = bench.frame(source, file, 0, 2)
-        receipt = bench.start(frame)
-        assert receipt is not None
+        reception = bench.start(frame)
+        assert reception is not None
         bench.server.member_left(a.session, "gone", bench.now)
         a = bench.join("a")
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.SEEDING
-        bench.server.contribution_aborted(receipt, bench.now)
+        bench.server.contribution_aborted(reception, bench.now)
         assert file.phase is Phase.EXCHANGING
 
     def test_source_may_return_under_another_name(self) -> None:
@@ -283,7 +283,7 @@ class TestSeeding:
         file = bench.exchange("f", 6)
         for member in members[:2]:
             bench.server.member_left(member.session, "gone", bench.now)
-        assert file.availability.missing() == [(Range(0, 2), ""), (Range(2, 4), "b")]
+        assert file.availability.missing_ranges() == [(Range(0, 2), ""), (Range(2, 4), "b")]
 
 
 class TestSilentClients:

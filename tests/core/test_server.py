@@ -520,9 +520,9 @@ class TestDeclining:
         share = file.shares.ranges_of("b")[0]
         catalogue_of = bench.server.catalogue
         catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now, still_holds=True)
-        assert (list(file.availability.missing()), bench.server.lifecycle.accepting_clients(file)) == ([], ["a"])
+        assert (list(file.availability.missing_ranges()), bench.server.lifecycle.accepting_clients(file)) == ([], ["a"])
         catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now)
-        assert [span for span, _ in file.availability.missing()] == [share]
+        assert [span for span, _ in file.availability.missing_ranges()] == [share]
 
     def test_declined_deliveries_fill_no_window(self) -> None:
         bench = Bench()
@@ -542,7 +542,7 @@ class TestDeclining:
         b = bench.join("b")
         file = bench.exchange("f", 4)
         bench.server.catalogue.file_declined(b.session, file.file_id, "x" * 1000, bench.now)
-        assert file.recipients.decline_reasons == {"b": "x" * catalogue.REFUSAL_CHARACTERS_MAX}
+        assert file.recipients.decline_reasons == {"b": "x" * catalogue.REASON_CHARACTERS_MAX}
         bench.join("b")
         assert file.recipients.decline_reasons == {}
 

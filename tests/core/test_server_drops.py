@@ -119,12 +119,12 @@ class TestDrops:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         first, second = bench.frame(b, file, 2, 4), bench.frame(a, file, 2, 4)
-        receipt = bench.start(first)
-        assert receipt is not None
+        reception = bench.start(first)
+        assert reception is not None
         assert bench.start(second) is None  # while the first is coming
         assert bench.start(bench.frame(b, file, 2, 3)) is None  # a part of it
         bench.server.poll()
-        bench.server.contribution_aborted(receipt, bench.now)
+        bench.server.contribution_aborted(reception, bench.now)
         assert bench.effects(InputDropped) == [InputDropped(DropReason.ABORTED, "b")]
         assert bench.contribute(second)
         assert not bench.contribute(first)  # and when it is cached
@@ -193,9 +193,9 @@ class TestDrops:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         bench.contribute(bench.frame(b, file, 2, 4), good=False)
-        assert file.availability.missing() == [(Range(2, 4), "")]
+        assert file.availability.missing_ranges() == [(Range(2, 4), "")]
         b = bench.join("b", held={file.file_id: HeldChunks(RangeSet([(3, 4)]), complete=False)})
-        assert file.availability.missing() == [(Range(2, 3), "")]
+        assert file.availability.missing_ranges() == [(Range(2, 3), "")]
         bench.live(10 * SECOND_NS)  # the fetch of the whole range is given up
         assert [(x.start, x.stop, x.responder) for x in bench.asked("a")][-1] == (3, 4, b.session)
 
@@ -205,13 +205,13 @@ class TestDrops:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         frame = bench.frame(b, file, 2, 4)
-        receipt = bench.start(frame)
-        assert receipt is not None
+        reception = bench.start(frame)
+        assert reception is not None
         bench.server.member_left(b.session, "gone", bench.now)
         data = bench.data[file.file_id][2048:]
-        for view in receipt.views:
+        for view in reception.views:
             view[:], data = data[: len(view)], data[len(view) :]
-        bench.server.contribution_received(receipt, bench.now)
+        bench.server.contribution_received(reception, bench.now)
         assert len(bench.delivered(a)) == 1
 
     def test_corrupt_contribution_of_a_member_that_left_is_dropped(self) -> None:
@@ -220,8 +220,8 @@ class TestDrops:
         file = bench.exchange("f", 4)
         bench.ask(a, file, (2, 4))
         frame = bench.frame(b, file, 2, 4)
-        receipt = bench.start(frame)
-        assert receipt is not None
+        reception = bench.start(frame)
+        assert reception is not None
         bench.server.member_left(b.session, "gone", bench.now)
-        bench.server.contribution_received(receipt, bench.now)
+        bench.server.contribution_received(reception, bench.now)
         assert self.drops(bench)[-1] == (DropReason.CORRUPT, f"session {b.session:016x}")

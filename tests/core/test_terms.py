@@ -178,7 +178,7 @@ class TestStaying:
         file = bench.exchange("f", 60, STAYING)
         late, holder = members[:2]
         bench.server.member_left(members[59].session, "gone", bench.now)
-        file.availability.hold(holder.name, [(59, 60)])
+        file.availability.add_arrived(holder.name, [(59, 60)])
         bench.ask(late, file, (59, 60))
         bench.pass_time(len(members) * SERVER_TUNING.broadcast_pacing_ns)
         assert [entry.responder for entry in bench.asked("m0")] == [holder.session]
@@ -187,7 +187,7 @@ class TestStaying:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6, STAYING)
-        file.availability.hold(c.name, [(2, 4)])
+        file.availability.add_arrived(c.name, [(2, 4)])
         bench.ask(a, file, (2, 4))
         assert [entry.responder for entry in bench.asked("a")] == [b.session]
         bench.pass_time(SERVER_TUNING.fetch_rto_min_ns * 3 // 2)

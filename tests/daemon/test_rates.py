@@ -15,8 +15,8 @@ def exchanging_file() -> SharedFile:
     """Return a file of which each of two clients holds a half."""
     file = SharedFile(Bench().manifest("file", CHUNKS), "source")
     file.phase = Phase.EXCHANGING
-    file.availability.hold("a", [(0, 512)])
-    file.availability.hold("b", [(512, CHUNKS)])
+    file.availability.add_arrived("a", [(0, 512)])
+    file.availability.add_arrived("b", [(512, CHUNKS)])
     return file
 
 
@@ -75,5 +75,5 @@ def test_seconds_left_count_shares_while_seeding() -> None:
     file = SharedFile(Bench().manifest("file", CHUNKS), "source")
     file.divide(Bench().manifest("file", CHUNKS, 2), "source", ["a", "b"])
     assert seconds_left(file, ["a", "b"], 100 * 1024) == CHUNKS / 100
-    file.availability.hold("a", [(0, CHUNKS // 2)])
+    file.availability.add_arrived("a", [(0, CHUNKS // 2)])
     assert seconds_left(file, ["a", "b"], 100 * 1024) == CHUNKS / 2 / 100

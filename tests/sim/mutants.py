@@ -27,7 +27,7 @@ from pspd.core.server.contributions import Contributions
 from pspd.core.server.deliveries import Deliveries
 from pspd.core.server.demand import Demand
 from pspd.core.server.forwarder import Forwarder
-from pspd.core.server.holders import Holders
+from pspd.core.server.holders import HolderSelector
 from pspd.core.server.lifecycle import Lifecycle
 from pspd.core.server.machine import ServerMachine
 from pspd.core.server.pending import Pending
@@ -132,13 +132,13 @@ def overlapping_shares(patch: pytest.MonkeyPatch) -> None:
 
 def verify_one_unit(patch: pytest.MonkeyPatch) -> None:
     """Verify only the first unit of a contribution."""
-    is_good = Contributions.is_good
+    is_correct = Contributions.is_correct
 
-    def first_is_good(self: Any, file: Any, units: Range) -> bool:
+    def first_is_correct(self: Any, file: Any, units: Range) -> bool:
         first = next((unit for unit, _ in file.manifest.units(*units)), units)
-        return is_good(self, file, first)
+        return is_correct(self, file, first)
 
-    patch.setattr(Contributions, "is_good", first_is_good)
+    patch.setattr(Contributions, "is_correct", first_is_correct)
 
 
 def ask_only_owners(self: Any, file: Any, chunk: int) -> Any:
@@ -174,7 +174,7 @@ MUTANTS = [
     Mutant(
         "broadcasts",
         "a lost broadcast is not sent again",
-        replaced(Broadcasts, "_reassign", lambda self, fetch: []),
+        replaced(Broadcasts, "_prepare_retry", lambda self, fetch: []),
         {"liveness"},
     ),
     Mutant(
@@ -215,14 +215,14 @@ MUTANTS = [
     Mutant(
         "forwarder",
         "the server does not forget a seeded file",
-        replaced(Forwarder, "forget", lambda self, file: 0),
+        replaced(Forwarder, "drain", lambda self, file: 0),
         {"R2 the server forgets"},
     ),
     Mutant("manifest", "shares overlap", overlapping_shares, {"R1 division"}),
     Mutant(
         "contributions",
         "the server verifies no digest",
-        replaced(Contributions, "is_good", lambda self, file, units: True),
+        replaced(Contributions, "is_correct", lambda self, file, units: True),
         {"R9 first good copy"},
     ),
     Mutant(
@@ -292,7 +292,7 @@ MUTANTS = [
     Mutant(
         "deliveries",
         "received chunks are not delivered",
-        replaced(Deliveries, "fetched", lambda self, fetch, now: None),
+        replaced(Deliveries, "deliver_fetched", lambda self, fetch, now: None),
         {"R9 waiters are served", "liveness"},
     ),
     Mutant(
@@ -323,7 +323,7 @@ MUTANTS = [
     Mutant(
         "lifecycle",
         "the exchange does not start",
-        replaced(Lifecycle, "_exchange", lambda self, file: None),
+        replaced(Lifecycle, "_start_exchange", lambda self, file: None),
         {"liveness"},
     ),
     Mutant(
@@ -335,14 +335,14 @@ MUTANTS = [
     Mutant(
         "availability",
         "chunks of a lost holder stay available",
-        replaced(Availability, "_lose_holder", lambda self, held: None),
+        replaced(Availability, "_remove_available", lambda self, held: None),
         {"no silent loss", "liveness"},
         is_quick=False,
     ),
     Mutant(
         "availability",
         "sources do not count as holders",
-        replaced(Availability, "hold_whole", lambda self, name: self.hold(name, ())),
+        replaced(Availability, "add_whole_file", lambda self, name: self.add_arrived(name, ())),
         {"liveness"},
     ),
     Mutant(
@@ -370,12 +370,15 @@ MUTANTS = [
         {"liveness"},
     ),
     Mutant(
-        "holders", "only the owner of a share is asked", replaced(Holders, "_choose", ask_only_owners), {"liveness"}
+        "holders",
+        "only the owner of a share is asked",
+        replaced(HolderSelector, "_choose", ask_only_owners),
+        {"liveness"},
     ),
     Mutant(
         "holders",
         "members are asked for chunks that they do not hold",
-        replaced(Holders, "able_to_send", ask_every_member),
+        replaced(HolderSelector, "able_to_send", ask_every_member),
         {"IndexError", "liveness"},
     ),
     Mutant(
@@ -387,7 +390,7 @@ MUTANTS = [
     Mutant(
         "broadcasts",
         "broadcasts reach only the first member",
-        replaced(Broadcasts, "_audience", lambda self, file, fetches: list(self._sessions.members.values())[:1]),
+        replaced(Broadcasts, "_receivers", lambda self, file, fetches: list(self._sessions.members.values())[:1]),
         {"liveness"},
     ),
     Mutant(
@@ -400,14 +403,14 @@ MUTANTS = [
     Mutant(
         "contributions",
         "aborted contributions are not noted",
-        replaced(Contributions, "aborted", lambda self, receipt, now: None),
+        replaced(Contributions, "aborted", lambda self, reception, now: None),
         {"liveness"},
         is_quick=False,
     ),
     Mutant(
         "contributions",
         "received contributions are not noted",
-        replaced(Contributions, "received", lambda self, receipt, now: False),
+        replaced(Contributions, "received", lambda self, reception, now: False),
         {"liveness"},
     ),
     Mutant(
@@ -419,7 +422,7 @@ MUTANTS = [
     Mutant(
         "lifecycle",
         "clients are not told of their shares",
-        replaced(Lifecycle, "_assign_to", lambda self, file, names: None),
+        replaced(Lifecycle, "_send_assignments", lambda self, file, names: None),
         {"liveness"},
     ),
     Mutant(

@@ -39,11 +39,11 @@ class Availability:
     _arrived: dict[str, RangeSet] = field(default_factory=dict)
     _departed: dict[str, RangeSet] = field(default_factory=dict)
 
-    def divide(self, manifest: Manifest) -> None:
+    def recompute_units(self, manifest: Manifest) -> None:
         """Recompute the holdings for a divided manifest, because boundaries of shares cut blocks into smaller units."""
         self._manifest = manifest
         self.held = {name: manifest.whole_units_of(arrived) for name, arrived in self._arrived.items()}
-        self._find_available()
+        self._recompute_available()
 
     def remember_departed(self, name: str, start: int, stop: int) -> None:
         """Remember a range that a client held before it left.
@@ -57,7 +57,7 @@ class Availability:
 
     # -- holdings
 
-    def hold(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
+    def add_arrived(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
         """Note that ranges have arrived at a connected member, which holds the units that are whole now.
 
         Args:
@@ -75,19 +75,19 @@ class Availability:
                 self.available.add(*units)
                 is_new = True
         if is_new:
-            self._supplied()
+            self._mark_supplied()
 
-    def hold_whole(self, name: str) -> None:
+    def add_whole_file(self, name: str) -> None:
         """Note that a connected member holds the whole file."""
-        self.hold(name, [(0, self._manifest.chunk_count)])
+        self.add_arrived(name, [(0, self._manifest.chunk_count)])
 
     def add_source(self, name: str) -> None:
         """Add a connected source of the file. The source holds every chunk while it is connected."""
         self.sources[name] = None
-        self.hold_whole(name)
-        self._supplied()
+        self.add_whole_file(name)
+        self._mark_supplied()
 
-    def retract(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
+    def remove_arrived(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
         """Note that a connected member does not hold ranges.
 
         Args:
@@ -102,7 +102,7 @@ class Availability:
         if refuted:
             arrived.difference_update(refuted)
             self.held[name] = self._manifest.whole_units_of(arrived)
-            self._find_available()
+            self._recompute_available()
         return refuted
 
     # -- members come and go
@@ -111,7 +111,7 @@ class Availability:
         """Note that a member has left. Remember what it held, unless it was a source of the file."""
         held = self.held.pop(name, None) or RangeSet()
         if name not in self.unreachable:
-            self._lose_holder(held)
+            self._remove_available(held)
         self.unreachable.discard(name)
         self._arrived.pop(name, None)
         self._departed.pop(name, None)
@@ -125,15 +125,15 @@ class Availability:
         """Note that a member is unreachable: chunks that only this member holds are not available any more."""
         if name not in self.unreachable:
             self.unreachable.add(name)
-            self._lose_holder(self.held[name])
+            self._remove_available(self.held[name])
 
     def mark_reachable(self, name: str) -> None:
         """Note that a member is reachable again: the chunks that it holds are available."""
         self.unreachable.discard(name)
         self.available.update(self.held[name])
-        self._supplied()
+        self._mark_supplied()
 
-    def _lose_holder(self, held: RangeSet) -> None:
+    def _remove_available(self, held: RangeSet) -> None:
         """Remove chunks from the available ones, except chunks that a reachable member still holds.
 
         The search for such members ends as soon as possible, because hundreds of members may leave at once.
@@ -149,11 +149,11 @@ class Availability:
         self.available.difference_update(left)
         self._work.mark_changed(self._manifest.file_id)
 
-    def _find_available(self) -> None:
+    def _recompute_available(self) -> None:
         self.available = RangeSet(span for name in self._reachable_names() for span in self.held[name])
         self._work.mark_changed(self._manifest.file_id)
 
-    def _supplied(self) -> None:
+    def _mark_supplied(self) -> None:
         self._work.mark_waiters(self._manifest.file_id)
         self._work.mark_changed(self._manifest.file_id)
 
@@ -172,11 +172,11 @@ class Availability:
         return self.available.difference(left)
 
     @property
-    def is_complete(self) -> bool:
+    def covers_file(self) -> bool:
         """Whether every chunk is available."""
         return self.available.chunk_count == self._manifest.chunk_count
 
-    def missing(self) -> list[tuple[Range, str]]:
+    def missing_ranges(self) -> list[tuple[Range, str]]:
         """Return the ranges that are not available, each with the name of a holder that left or is unreachable.
 
         The name is empty if no such holder is known.

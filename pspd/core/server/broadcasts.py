@@ -11,7 +11,7 @@ from pspd.core.model.file_record import Phase
 from pspd.core.model.parameters import Parameters
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.demand import Demand
-from pspd.core.server.holders import Holders
+from pspd.core.server.holders import HolderSelector
 from pspd.core.server.pending import Fetch, Pending
 from pspd.core.server.sessions import Member, Sessions
 from pspd.core.server.shared_file import SharedFile
@@ -43,7 +43,7 @@ class Broadcasts:
     Args:
         _parameters: the profile.
         _pending: the fetches.
-        _holders: the choice of members that can answer.
+        _selector: the choice of members that can answer.
         _demand: the requests, which show whether a fetch is still wanted.
         _sessions: the connected members.
         _work: the collector of effects.
@@ -52,7 +52,7 @@ class Broadcasts:
 
     _parameters: Parameters
     _pending: Pending
-    _holders: Holders
+    _selector: HolderSelector
     _demand: Demand
     _sessions: Sessions
     _work: WorkSet
@@ -80,13 +80,13 @@ class Broadcasts:
                 self._pending.set_receive_timer(fetch, now)
             elif self._is_answering(fetch, now):
                 self._pending.restart_timer(fetch, now)
-            elif fetch.tries >= self._tuning.fetch_tries_max or not self._is_worthwhile(fetch):
+            elif fetch.tries >= self._tuning.fetch_tries_max or not self._is_wanted_and_held(fetch):
                 self._pending.abandon(fetch)
                 self._work.mark_waiters(fetch.file.file_id)
             else:
                 if fetch.tries > 0:
                     fetch.file.traffic.count_retransmit()
-                self._pending.requeue(self._reassign(fetch))
+                self._pending.requeue(self._prepare_retry(fetch))
         self.send(now)
 
     # -- sending
@@ -99,12 +99,12 @@ class Broadcasts:
         for file, fetches in self._pending.queued_by_file().items():
             if self._parameters.uses_batches and datagram_count >= self._tuning.broadcast_burst_datagrams:
                 break
-            entries = entries_of(self._merged(file, fetches))
+            entries = entries_of(self._sort_and_merge(file, fetches))
             for index in range(0, len(entries), datagrams.BROADCAST_RANGES_MAX):
                 datagram_count += self._broadcast(file, entries[index : index + datagrams.BROADCAST_RANGES_MAX], now)
         self._pacer.start_pause(datagram_count, now)
 
-    def _merged(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
+    def _sort_and_merge(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
         """Sort fetches by their chunks, cyclically from the first fetch on, and merge some. Return what remains.
 
         Adjacent fetches are merged if :meth:`_can_be_merged` allows it.
@@ -139,14 +139,14 @@ class Broadcasts:
         number = self._pending.record_broadcast(fetches, now)
         body = datagrams.encode_broadcast_body(file.file_id, number, tuple(entry.asked for entry in entries))
         datagram_count = 0
-        for member in self._audience(file, fetches):
+        for member in self._receivers(file, fetches):
             if member.address is not None:
                 datagram_count += 1
                 file.traffic.count_broadcast()
                 self._work.emit(SendDatagram(member.address, datagrams.encode_broadcast_head(member.session) + body))
         return datagram_count
 
-    def _audience(self, file: SharedFile, fetches: list[Fetch]) -> Iterable[Member]:
+    def _receivers(self, file: SharedFile, fetches: list[Fetch]) -> Iterable[Member]:
         """Return the receivers of a broadcast: every member (R7), but during seeding only sources and named holders.
 
         During seeding, broadcasting each of n shares to n clients would be most of the server's work. A broadcast still
@@ -156,7 +156,7 @@ class Broadcasts:
         everyone = self._sessions.members.values()
         if file.phase is not Phase.SEEDING or any(fetch.tries > self._tuning.named_tries_max for fetch in fetches):
             return everyone
-        sources = self._holders.able_to_send(file.availability.sources, file, 0, file.manifest.chunk_count)
+        sources = self._selector.able_to_send(file.availability.sources, file, 0, file.manifest.chunk_count)
         if not sources:
             return everyone
         named = [fetch.holder for fetch in fetches if fetch.holder is not None]
@@ -164,7 +164,7 @@ class Broadcasts:
 
     # -- no answer
 
-    def _is_worthwhile(self, fetch: Fetch) -> bool:
+    def _is_wanted_and_held(self, fetch: Fetch) -> bool:
         """Return whether a client wants a chunk of a fetch, and a reachable member holds a chunk of it."""
         start, stop = fetch.start, fetch.stop
         is_wanted = self._demand.of_file(fetch.file.file_id).is_wanted_by_any(start, stop)
@@ -182,7 +182,7 @@ class Broadcasts:
         is_sending = any(other.sender_session == holder.member.session for other in holder.fetches)
         return is_sending or now - holder.heard_at < self._pending.timeout_ns(fetch)
 
-    def _reassign(self, fetch: Fetch) -> list[Fetch]:
+    def _prepare_retry(self, fetch: Fetch) -> list[Fetch]:
         """Prepare a fetch without an answer to be broadcast again.
 
         Name another holder or the same one again, ask every holder again, or cut the fetch into units.
@@ -194,14 +194,14 @@ class Broadcasts:
         if silent is None:
             is_early = fetch.tries < self._tuning.named_tries_max
             return [fetch] if is_early else self._pending.cut_into_units(fetch)
-        others = self._holders.able_to_answer(fetch, excluded=silent)
+        others = self._selector.able_to_answer(fetch, excluded=silent)
         is_named = bool(others) and fetch.tries < self._tuning.named_tries_max
-        if is_named or (not others and self._holders.still_holds(silent, fetch)):
+        if is_named or (not others and self._selector.still_holds(silent, fetch)):
             self._pending.choose_holder(fetch, others or [silent])
             return [fetch]
         units = self._pending.cut_into_units(fetch)
         for unit in units if not others else ():
-            self._pending.choose_holder(unit, self._holders.able_to_answer(unit))  # members may hold some of the units
+            self._pending.choose_holder(unit, self._selector.able_to_answer(unit))  # members may hold some of the units
         return units
 
 

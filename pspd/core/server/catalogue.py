@@ -24,7 +24,7 @@ from pspd.core.server.work_set import WorkSet
 from pspd.errors import LimitReached, NameTaken, NotFound, SessionUnknown, WrongState
 from pspd.text.sizes import size_text
 
-REFUSAL_CHARACTERS_MAX = 300
+REASON_CHARACTERS_MAX = 300
 """A longer reason for declining a file is cut to this length."""
 
 
@@ -47,7 +47,7 @@ class Catalogue:
     _monitor: ShareMonitor
     _work: WorkSet
     _tuning: ServerTuning
-    _divisions: Iterator[int] = field(default_factory=partial(itertools.count, 1))
+    _division_numbers: Iterator[int] = field(default_factory=partial(itertools.count, 1))
 
     # -- reading
 
@@ -86,7 +86,8 @@ class Catalogue:
             now: the time, in nanoseconds.
         """
         self._work.set_time(now)
-        files = [SharedFile.from_record(record, next(self._divisions), self._work, self._tuning) for record in records]
+        numbers = self._division_numbers
+        files = [SharedFile.from_record(record, next(numbers), self._work, self._tuning) for record in records]
         self._lifecycle.restore(files, awaited)
         for file in files:
             if file.phase is Phase.SEEDING:
@@ -112,8 +113,8 @@ class Catalogue:
         source = self._source_of(session)
         file = self.files.get(manifest.file_id)
         if file is None:
-            self._require_place_for(manifest)
-            file = SharedFile(manifest, source.name, next(self._divisions), self._work, self._tuning)
+            self._require_room_for(manifest)
+            file = SharedFile(manifest, source.name, next(self._division_numbers), self._work, self._tuning)
             self._lifecycle.add(file)
             for member in self._sessions.members.values():
                 self._lifecycle.note_held_at_join(file, member)
@@ -126,11 +127,11 @@ class Catalogue:
         file.note_announcement(source.name, terms)
         return file
 
-    def _require_place_for(self, manifest: Manifest) -> None:
+    def _require_room_for(self, manifest: Manifest) -> None:
         others = [file.manifest for file in self.files.values()]
         for other in others:
             if other.name == manifest.name:
-                raise NameTaken(_name_taken(manifest, other))
+                raise NameTaken(_name_taken_text(manifest, other))
         if len(others) >= self._tuning.files_max:
             raise LimitReached(f"the network already has {self._tuning.files_max} files, the most that are possible")
         manifests_bytes = sum(len(other.block_digests) for other in others)
@@ -201,7 +202,7 @@ class Catalogue:
         self._work.emit(SaveFile(file.record))
         self._work.emit(FileDivided(file.file_id, manifest.name, shares, file.terms.replica_count))
         for member in self._sessions.members.values():
-            self._lifecycle.assign(file, member)
+            self._lifecycle.send_assignment(file, member)
         return file
 
     # -- what members report
@@ -219,7 +220,7 @@ class Catalogue:
             WrongState: the session is a source's.
             SessionUnknown: the session is unknown, or must end because the report's request number is too high.
         """
-        member, file = self._reported(session, report.file_id, report.division, now)
+        member, file = self._reporter_and_file(session, report.file_id, report.division, now)
         fault = self._sessions.note_request_number(member, report.request_number)
         if fault is not None:
             raise SessionUnknown(f"session {session:016x} has ended: {fault}")
@@ -229,10 +230,10 @@ class Catalogue:
             self._work.mark_owners(file.file_id, member.name)
         if report.milestone is Milestone.COMPLETE:
             file.recipients.mark_complete(member.name)
-            file.availability.hold_whole(member.name)
+            file.availability.add_whole_file(member.name)
             self._demand.client_completed(state)
         elif report.share_chunk_count == sum(share.chunk_count for share in shares):
-            file.availability.hold(member.name, shares)
+            file.availability.add_arrived(member.name, shares)
         else:
             return
         if member.reachable:  # an unreachable client's shares are not held (R2); once reachable, it reports again
@@ -258,17 +259,17 @@ class Catalogue:
             WrongState: the session is a source's.
             SessionUnknown: the session is unknown.
         """
-        member, file = self._reported(session, file_id, division, now)
-        reason = "".join(char if char.isprintable() else " " for char in reason[:REFUSAL_CHARACTERS_MAX])
+        member, file = self._reporter_and_file(session, file_id, division, now)
+        reason = "".join(char if char.isprintable() else " " for char in reason[:REASON_CHARACTERS_MAX])
         file.recipients.decline(member.name, reason)
         if not still_holds:
-            file.availability.retract(member.name, [(0, file.manifest.chunk_count)])
+            file.availability.remove_arrived(member.name, [(0, file.manifest.chunk_count)])
         file.shares.clear_acks(member.name)
         self._demand.client_declined(self._demand.state(member, file))
         self._work.emit(FileDeclined(file_id, file.manifest.name, member.name, reason))
         self._work.mark_owners(file_id)
 
-    def _reported(self, session: int, file_id: FileId, division: int, now: int) -> tuple[Member, SharedFile]:
+    def _reporter_and_file(self, session: int, file_id: FileId, division: int, now: int) -> tuple[Member, SharedFile]:
         """Return the client and the file of a report. Refuse a report by a source, or about another division."""
         self._work.set_time(now)
         member, file = self._sessions.get(session), self.files.get(file_id)
@@ -341,7 +342,7 @@ def _require_divisible(file: SharedFile, manifest: Manifest, names: list[str]) -
         )
 
 
-def _name_taken(manifest: Manifest, other: Manifest) -> str:
+def _name_taken_text(manifest: Manifest, other: Manifest) -> str:
     """Return the error message for a file whose name another file has. It says whether only the modes differ."""
     if replace(manifest, mode=other.mode, file_id=other.file_id) == replace(other, share_count=0, cut_digests=b""):
         difference, advice = f"mode {other.mode:03o}, not {manifest.mode:03o}", "change it with chmod"

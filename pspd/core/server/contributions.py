@@ -19,8 +19,8 @@ from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason, Kind
 
 
-class Receipt(NamedTuple):
-    """An accepted contribution. The driver passes it back when the payload is complete or has broken off.
+class Reception(NamedTuple):
+    """A contribution that is being received. The driver passes it back when the payload is complete or has broken off.
 
     Attributes:
         views: the memory for the payload, in order.
@@ -56,7 +56,7 @@ class Contributions:
     _tuning: ServerTuning
     _part_senders: dict[tuple[FileId, int], str] = field(default_factory=dict)
 
-    def accept(self, frame: Frame, file: SharedFile | None, origin: str, now: int) -> Receipt | None:
+    def accept(self, frame: Frame, file: SharedFile | None, origin: str, now: int) -> Reception | None:
         """Accept a contribution by its head, or drop it.
 
         Args:
@@ -66,7 +66,7 @@ class Contributions:
             now: the time, in nanoseconds.
 
         Returns:
-            The receipt; None if the payload must be dropped.
+            The reception; None if the payload must be dropped.
         """
         member = self._sessions.find(frame.session)
         if frame.kind is not Kind.CONTRIBUTION:
@@ -81,50 +81,50 @@ class Contributions:
             fetch = self._pending.accept(member, file, frame, now)
             if not isinstance(fetch, DropReason):
                 views = self._cache.views(file.file_id, frame.start, frame.stop, frame.length)
-                return Receipt(views, frame, fetch, member)
+                return Reception(views, frame, fetch, member)
             self._work.drop(fetch, member.name)
         return None
 
-    def received(self, receipt: Receipt, now: int) -> bool:
+    def received(self, reception: Reception, now: int) -> bool:
         """Verify the whole units of a payload, and cache the payload if they are correct (R9).
 
         Partial units at the ends cannot be verified, and are cached too. If a unit is wrong, the payload is dropped.
         The sender no longer counts as a holder of the range, and must verify the file. The range is asked for again.
 
         Args:
-            receipt: the receipt of the contribution.
+            reception: the reception of the contribution.
             now: the time, in nanoseconds.
 
         Returns:
             Whether the payload is cached, so that the fetch has ended.
         """
-        _, frame, fetch, sender = receipt
+        _, frame, fetch, sender = reception
         file, span = fetch.file, fetch.span
         member = sender if self._sessions.is_current(sender) else None
-        if not self.is_good(file, file.manifest.whole_units(*span)):
+        if not self.is_correct(file, file.manifest.whole_units(*span)):
             file.traffic.count_corrupt(frame.length)
-            self._blame(member, file, span)
+            self._require_verification(member, file, span)
             self._pending.schedule_retry(fetch, now)
             self._work.drop(DropReason.CORRUPT, self._sessions.name_of(frame.session))
             return False
         self._pending.finish(fetch, member, now)
         file.traffic.count_contribution(frame.length)
         if member is not None:
-            self._note_parts(member, file, span)
+            self._remember_part_senders(member, file, span)
         self._cache.commit(file.file_id, *span)
         return True
 
-    def aborted(self, receipt: Receipt, now: int) -> None:
+    def aborted(self, reception: Reception, now: int) -> None:
         """Drop a contribution that broke off, and ask for its range again.
 
         Args:
-            receipt: the receipt of the contribution.
+            reception: the reception of the contribution.
             now: the time, in nanoseconds.
         """
-        self._work.drop(DropReason.ABORTED, self._sessions.name_of(receipt.frame.session))
-        self._pending.schedule_retry(receipt.fetch, now)
+        self._work.drop(DropReason.ABORTED, self._sessions.name_of(reception.frame.session))
+        self._pending.schedule_retry(reception.fetch, now)
 
-    def is_good(self, file: SharedFile, units: Range) -> bool:
+    def is_correct(self, file: SharedFile, units: Range) -> bool:
         """Return whether every unit of a received range has the digest that the manifest states.
 
         Args:
@@ -134,7 +134,7 @@ class Contributions:
         views = self._cache.views(file.file_id, *units, file.manifest.byte_span(*units)[1])
         return not file.manifest.wrong_units(*units, views, self._digest)
 
-    def distrust(self, file: SharedFile, ranges: Iterable[Range]) -> None:
+    def recheck_cached(self, file: SharedFile, ranges: Iterable[Range]) -> None:
         """Verify the cached units of chunks that a client received and requests again. Drop wrong and partial units.
 
         A contribution of less than a unit cannot be verified when it arrives, but a unit that is cached as a whole can.
@@ -147,24 +147,24 @@ class Contributions:
         for span in ranges:
             for unit, _ in file.manifest.units(*span):
                 is_whole = self._cache.cached(file.file_id, *unit) == [unit]
-                if is_whole and self.is_good(file, unit):
+                if is_whole and self.is_correct(file, unit):
                     continue
                 self._cache.drop(file.file_id, *unit)
                 if is_whole:
                     file.traffic.count_corrupt(file.manifest.byte_span(*unit)[1])
                     senders = (self._part_senders.get((file.file_id, chunk), "") for chunk in range(*unit))
                     for sender in dict.fromkeys(senders):
-                        self._blame(self._sessions.members.get(sender), file, unit)
+                        self._require_verification(self._sessions.members.get(sender), file, unit)
 
-    def _blame(self, member: Member | None, file: SharedFile, span: Range) -> None:
+    def _require_verification(self, member: Member | None, file: SharedFile, span: Range) -> None:
         """Note that a sender of wrong bytes does not hold a range, and tell this member to verify the file.
 
         Do nothing if the sender is not connected, or does not count as a holder of any part of the range.
         """
-        if member is not None and file.availability.retract(member.name, [span]):
+        if member is not None and file.availability.remove_arrived(member.name, [span]):
             self._work.emit(VerifyFile(member.session, file.file_id))
 
-    def _note_parts(self, member: Member, file: SharedFile, span: Range) -> None:
+    def _remember_part_senders(self, member: Member, file: SharedFile, span: Range) -> None:
         """Remember who sent the partial units at the ends of a range, because only whole units can be verified."""
         whole = file.manifest.whole_units(span.start, span.stop)
         for chunk in (*range(span.start, whole.start), *range(whole.stop, span.stop)):

@@ -71,7 +71,7 @@ class Deliveries:
     _pacer: Pacer
     batches: dict[SharedFile, list[Fetch]] = field(default_factory=dict)
     _unreleased: dict[tuple[int, int], tuple[RequestState, Frame, FanOut]] = field(default_factory=dict)
-    _number: int = 0
+    _last_number: int = 0
 
     # -- time
 
@@ -109,7 +109,7 @@ class Deliveries:
             if sendable_chunks <= 0:
                 break
 
-    def fetched(self, fetch: Fetch, now: int) -> None:
+    def deliver_fetched(self, fetch: Fetch, now: int) -> None:
         """Deliver a fetched range to every client that wants it (R9), at once or in a batch.
 
         Args:
@@ -138,12 +138,12 @@ class Deliveries:
         cached = self._cache.cached_among(file.file_id, runs)
         fan_outs: RangeMap[FanOut] = RangeMap()
         for run in cached:
-            for frame in _cut(run, self._parameters.frame_chunks):
+            for frame in _cut_into_frames(run, self._parameters.frame_chunks):
                 fan_outs.insert(FanOut(*frame))
         delivered_chunks = 0
         for state in list(self._demand.of_file(file.file_id).waiting):
             try:
-                delivered_chunks += self._fan_out(state, cached, fan_outs, order if is_measured else 0)
+                delivered_chunks += self._add_deliveries(state, cached, fan_outs, order if is_measured else 0)
             except Exception as error:  # the error ends only this member's session
                 self._work.mark_failed(state.member.session, error)
         delivery_count = 0
@@ -159,10 +159,10 @@ class Deliveries:
         while self.batches:
             self.flush(next(iter(self.batches)))
 
-    def _fan_out(self, state: RequestState, cached: RangeSet, fan_outs: RangeMap[FanOut], fetch_order: int) -> int:
+    def _add_deliveries(self, state: RequestState, cached: RangeSet, fan_outs: RangeMap[FanOut], order: int) -> int:
         """Add the deliveries to one client to the fan-outs, as far as window and quota allow.
 
-        The deliveries measure no round trip if ``fetch_order`` is 0.
+        The deliveries measure no round trip if ``order`` is 0.
 
         Returns:
             The number of chunks in these deliveries.
@@ -170,7 +170,7 @@ class Deliveries:
         sendable_chunks = limit_chunks = self._sendable_chunks(state) if state.member.has_data_path else 0
         if sendable_chunks <= 0:
             return 0
-        echo = state.echo_of(fetch_order) if fetch_order else 0
+        echo = state.echo_of(order) if order else 0
         for wanted in state.wanted.intersection(cached):
             for fan_out in fan_outs.overlapping(*wanted):
                 span = Range(max(wanted.start, fan_out.start), min(wanted.stop, fan_out.stop))
@@ -185,11 +185,11 @@ class Deliveries:
         """Put at most ``sendable_chunks`` chunks of a cached range in flight. Yield the heads of the deliveries."""
         file, session = state.file, state.member.session
         frame_chunks = min(self._parameters.frame_chunks, state.delivery_chunks_max)
-        for part in _cut(Range(span.start, min(span.stop, span.start + sendable_chunks)), frame_chunks):
-            self._number += 1
-            state.add_in_flight(self._number, part)
+        for part in _cut_into_frames(Range(span.start, min(span.stop, span.start + sendable_chunks)), frame_chunks):
+            self._last_number += 1
+            state.add_in_flight(self._last_number, part)
             length = file.manifest.byte_span(*part)[1]
-            yield Frame(Kind.DELIVERY, session, file.file_id, part.start, part.stop, length, self._number, echo)
+            yield Frame(Kind.DELIVERY, session, file.file_id, part.start, part.stop, length, self._last_number, echo)
 
     def _send(self, file: SharedFile, fan_out: FanOut) -> None:
         outgoing, fan_out.outgoing = fan_out.outgoing, []
@@ -204,19 +204,19 @@ class Deliveries:
 
     # -- the end of a delivery
 
-    def sent(self, session: int, number: int) -> None:
+    def delivery_sent(self, session: int, number: int) -> None:
         """Release the buffers of a delivery that the kernel has taken completely, and count its bytes.
 
         Args:
             session: the client's session number.
             number: the delivery's number.
         """
-        released = self._buffers_released(session, number)
+        released = self._release_buffers(session, number)
         if released is not None:
             file, byte_count = released
             file.traffic.count_delivery(byte_count)
 
-    def failed(self, member: Member | None, session: int, number: int) -> None:
+    def delivery_failed(self, member: Member | None, session: int, number: int) -> None:
         """Release the buffers of a delivery that will not arrive, and note that it is no longer in flight.
 
         Args:
@@ -224,11 +224,11 @@ class Deliveries:
             session: the client's session number.
             number: the delivery's number.
         """
-        self._buffers_released(session, number)
+        self._release_buffers(session, number)
         if member is not None:
             self._demand.delivery_lost(member, number)
 
-    def _buffers_released(self, session: int, number: int) -> tuple[SharedFile, int] | None:
+    def _release_buffers(self, session: int, number: int) -> tuple[SharedFile, int] | None:
         """Give the chunks of a delivery back to the quota, and mark requests that the quota limited as ready.
 
         When the buffers of all deliveries of the fan-out are released, unpin the chunks of the fan-out.
@@ -265,5 +265,5 @@ class Deliveries:
         assert all(self.batches.values()), "an empty batch"
 
 
-def _cut(run: Range, size: int) -> list[Range]:
+def _cut_into_frames(run: Range, size: int) -> list[Range]:
     return [Range(start, min(start + size, run.stop)) for start in range(run.start, run.stop, size)]

@@ -119,11 +119,14 @@ class Demand:
         # Without kept links, presume lost each delivery in flight that the request does not acknowledge.
         arrived = state.acknowledge(request.acknowledged, is_rest_lost=not parameters.kept_links)
         if arrived:
-            file.availability.hold(name, arrived)
+            file.availability.add_arrived(name, arrived)
         # The client lacks the chunks that it requests, unless it has already reported the complete file.
-        if name not in file.recipients.complete_names and (refuted := file.availability.retract(name, request.ranges)):
+        refuted = (
+            [] if name in file.recipients.complete_names else file.availability.remove_arrived(name, request.ranges)
+        )
+        if refuted:
             file.shares.clear_acks(name)
-            self._contributions.distrust(file, refuted)
+            self._contributions.recheck_cached(file, refuted)
         window_chunks = min(request.window_chunks, parameters.window_max_chunks)
         wanted = file.servable(name, request.ranges)
         state.renew(request.number, window_chunks, wanted, self._pending.started_count, self._work.now)
@@ -180,7 +183,7 @@ class Demand:
                 state.remove_in_flight(number)
                 self.mark_ready(state)
 
-    def want_nothing(self, file_id: FileId) -> None:
+    def clear_wanted(self, file_id: FileId) -> None:
         """Clear the wanted chunks of all requests for a file."""
         for state in list(self.of_file(file_id).waiting):
             state.want(RangeSet())

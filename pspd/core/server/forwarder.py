@@ -17,7 +17,7 @@ from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.broadcasts import Broadcasts
 from pspd.core.server.deliveries import Deliveries
 from pspd.core.server.demand import Demand
-from pspd.core.server.holders import Holders
+from pspd.core.server.holders import HolderSelector
 from pspd.core.server.pending import Pending
 from pspd.core.server.request_state import RequestState
 from pspd.core.server.shared_file import SharedFile
@@ -33,7 +33,7 @@ class Forwarder:
         _cache: the cached chunks.
         _demand: the requests.
         _pending: the fetches.
-        _holders: the choice of members to fetch chunks from.
+        _selector: the choice of members to fetch chunks from.
         _broadcasts: the broadcasts, which ask these members.
         _deliveries: the deliveries of cached chunks.
         _work: the collector of marks.
@@ -43,14 +43,14 @@ class Forwarder:
     _cache: Cache
     _demand: Demand
     _pending: Pending
-    _holders: Holders
+    _selector: HolderSelector
     _broadcasts: Broadcasts
     _deliveries: Deliveries
     _work: WorkSet
     _tuning: ServerTuning
     _tried_admission: tuple[bool, int] | None = None
     _queues: dict[FileId, dict[RequestState, None]] = field(default_factory=dict)
-    _untried_queues: int = 0
+    _untried_queue_count: int = 0
     _deferred: Timers[FileId] = field(default_factory=Timers)
 
     # -- time
@@ -78,7 +78,7 @@ class Forwarder:
                     self._serve(state)
                 else:
                     self._dequeue(state)
-        if self._queues and self._may_admit:
+        if self._queues and self._is_queue_round_due:
             self._serve_queues()
         self._broadcasts.send(self._work.now)
 
@@ -92,14 +92,14 @@ class Forwarder:
         return self._cache.has_room(self._pending.fetch_chunks_max)
 
     @property
-    def _may_admit(self) -> bool:
+    def _is_queue_round_due(self) -> bool:
         """Whether to try the waiting requests now.
 
         With thousands of clients, an attempt after every input would nearly always fail. While there are fetches, it is
         enough to try after a change of ``_admission``, and while a round has not reached every queue. If there are no
         fetches, or if a fetch is deferred for slower clients, try after every input.
         """
-        is_new = self._admission != self._tried_admission or self._untried_queues > 0
+        is_new = self._admission != self._tried_admission or self._untried_queue_count > 0
         return is_new or not self._pending.has_fetches or self._deferred.next_deadline() is not None
 
     def _serve_queues(self) -> None:
@@ -108,21 +108,21 @@ class Forwarder:
         A round ends early if the cache has no room, or if too many requests were skipped while there are fetches. The
         next round continues with the files that this round has not reached.
         """
-        if self._untried_queues == 0 or self._admission != self._tried_admission:
-            self._untried_queues = len(self._queues)
+        if self._untried_queue_count == 0 or self._admission != self._tried_admission:
+            self._untried_queue_count = len(self._queues)
         skipped = 0
-        for file_id in list(islice(self._queues, self._untried_queues)):
+        for file_id in list(islice(self._queues, self._untried_queue_count)):
             if not self._cache_has_room:  # end the round; the files not reached are first in the next one
-                self._untried_queues = 0
+                self._untried_queue_count = 0
                 break
-            self._untried_queues -= 1
+            self._untried_queue_count -= 1
             skipped += self._serve_queue(file_id)
             if file_id in self._queues:
                 self._queues[file_id] = self._queues.pop(file_id)  # move it after the queues of the other files
             if skipped >= self._tuning.queue_skips_per_round_max and self._pending.has_fetches:
                 break
         else:
-            self._untried_queues = 0
+            self._untried_queue_count = 0
         self._tried_admission = self._admission
 
     def _serve_queue(self, file_id: FileId) -> int:
@@ -205,7 +205,7 @@ class Forwarder:
         shares_tried = fetched_chunks = 0
         for start, stop in fetchable.cyclic_from(demand.cursor):
             while start < stop and fetched_chunks < chunk_count:
-                span, holder = self._holders.next_fetch(file, start, stop, state.delivery_chunks_max)
+                span, holder = self._selector.next_fetch(file, start, stop, state.delivery_chunks_max)
                 if span is None:
                     shares_tried += 1
                     if shares_tried > self._tuning.shares_tried_max:
@@ -247,7 +247,7 @@ class Forwarder:
 
     # -- forgetting
 
-    def forget(self, file: SharedFile) -> int:
+    def drain(self, file: SharedFile) -> int:
         """Deliver a file's batch, end its requests and fetches, and drop the file from the cache (R2).
 
         Fetches whose contributions are being received go on, and chunks that are being sent stay in the cache.
@@ -256,7 +256,7 @@ class Forwarder:
             How many bytes of the file are still in the cache, because they are being received or sent.
         """
         self._deliveries.flush(file)
-        self._demand.want_nothing(file.file_id)
+        self._demand.clear_wanted(file.file_id)
         self._pending.abandon_all(file.file_id)
         return self._cache.forget(file.file_id) * CHUNK_BYTES
 

@@ -16,7 +16,7 @@ from pspd.core.server.shared_file import SharedFile
 
 
 @dataclass(eq=False)
-class Holders:
+class HolderSelector:
     """Chooses among the members that hold a range.
 
     Args:

@@ -54,14 +54,14 @@ class Lifecycle:
         self._demand.forget(file.file_id)
         self._pending.forget(file.file_id)
 
-    def accepting_clients(self, file: SharedFile, *, heard: bool = False) -> list[str]:
+    def accepting_clients(self, file: SharedFile, *, only_heard: bool = False) -> list[str]:
         """Return the names of the reachable clients that have not declined a file.
 
         Args:
             file: the file.
-            heard: whether to leave out clients that have sent no datagram in their session, and so get no shares.
+            only_heard: whether to leave out clients that have sent no datagram in their session, and so get no shares.
         """
-        names = self._sessions.heard_clients() if heard else self._sessions.reachable_clients()
+        names = self._sessions.heard_clients() if only_heard else self._sessions.reachable_clients()
         declined = file.recipients.decline_reasons
         return [name for name in names if name not in declined] if declined else names
 
@@ -123,7 +123,7 @@ class Lifecycle:
         chunk_count = file.manifest.chunk_count
         if known is not None and known.stop > chunk_count:  # the report is wrong: the file has fewer chunks
             known = None
-        file.availability.hold(member.name, known.verified if known else ())
+        file.availability.add_arrived(member.name, known.verified if known else ())
         file.recipients.mark_present(member.name)
         if known and known.complete and known.verified.chunk_count == chunk_count:
             file.recipients.mark_complete(member.name)
@@ -184,14 +184,14 @@ class Lifecycle:
             idle: names of the clients that make no progress.
         """
         keep = [name for name in self.accepting_clients(file) if name not in idle]
-        preferred = [name for name in self.accepting_clients(file, heard=True) if name not in idle]
+        preferred = [name for name in self.accepting_clients(file, only_heard=True) if name not in idle]
         if not idle or not preferred or self.awaited:
             return
         given = file.shares.reassign(keep, preferred)
         self._work.emit(effects.SaveFile(file.record))
         for name in idle:
             self._work.emit(effects.ShareReassigned(file.file_id, file.manifest.name, name))
-        self._assign_to(file, [*given, *idle])
+        self._send_assignments(file, [*given, *idle])
 
     def _reassign_orphaned(self, file: SharedFile) -> list[str]:
         """During seeding, reassign unheld shares whose owner has left, is unreachable or declined the file.
@@ -204,18 +204,18 @@ class Lifecycle:
         if file.phase is not Phase.SEEDING:
             return []
         keep = {*self.accepting_clients(file), *self.awaited}
-        given = file.shares.reassign(keep, self.accepting_clients(file, heard=True))
+        given = file.shares.reassign(keep, self.accepting_clients(file, only_heard=True))
         if given:
             self._work.emit(effects.SaveFile(file.record))
         return given
 
-    def _assign_to(self, file: SharedFile, names: Iterable[str]) -> None:
+    def _send_assignments(self, file: SharedFile, names: Iterable[str]) -> None:
         for name in dict.fromkeys(names):
             member = self._sessions.members.get(name)
             if member is not None:
-                self.assign(file, member)
+                self.send_assignment(file, member)
 
-    def assign(self, file: SharedFile, member: Member) -> None:
+    def send_assignment(self, file: SharedFile, member: Member) -> None:
         """Send a client the manifest of a divided file and, during seeding, the client's shares.
 
         Args:
@@ -237,21 +237,21 @@ class Lifecycle:
         """
         to_assign = self._work.take_clients_to_assign(file.file_id)
         if to_assign is not None:
-            self._assign_to(file, [*self._reassign_orphaned(file), *to_assign])
-        if file.phase is Phase.REMOVED and not self._forwarder.forget(file):
+            self._send_assignments(file, [*self._reassign_orphaned(file), *to_assign])
+        if file.phase is Phase.REMOVED and not self._forwarder.drain(file):
             self.delete(file)
         if not file.is_divided:
             return
-        if file.phase is Phase.SEEDING and file.shares.all_held and not self._forwarder.forget(file):
-            # ``_seeded`` marks the file for another review. If it also ends the source's session, that happens first.
-            self._seeded(file)
+        if file.phase is Phase.SEEDING and file.shares.all_held and not self._forwarder.drain(file):
+            # ``_end_seeding`` marks the file for another review. If it ends the source's session, that happens first.
+            self._end_seeding(file)
             return
         if file.phase is Phase.SEEDED and not file.held_back:
-            self._exchange(file)
+            self._start_exchange(file)
         self._review_stall(file)
         self._review_completion(file)
 
-    def _seeded(self, file: SharedFile) -> None:
+    def _end_seeding(self, file: SharedFile) -> None:
         """Note and report that a file is seeded (R2), and end the source's session unless the source stays."""
         cached_bytes = self._cache.chunks_of(file.file_id) * CHUNK_BYTES
         file.end_seeding(cached_bytes, self._work.now)
@@ -262,7 +262,7 @@ class Lifecycle:
         if source is not None and source.is_source and not file.terms.stays:
             self._work.mark_ending(source.session, "the file is seeded", effects.EndCause.SOURCE_DONE)
 
-    def _exchange(self, file: SharedFile) -> None:
+    def _start_exchange(self, file: SharedFile) -> None:
         file.begin_exchange(self._work.now)
         self._work.emit(effects.SaveFile(file.record))
         for member in self._sessions.members.values():
@@ -270,9 +270,9 @@ class Lifecycle:
                 self._work.emit(effects.StartExchange(member.session, file.file_id))
 
     def _review_stall(self, file: SharedFile) -> None:
-        stalled = not file.availability.is_complete and not self._awaits_holders_of(file)
+        stalled = not file.availability.covers_file and not self._awaits_holders_of(file)
         if stalled and not file.is_stalled:
-            missing = tuple(file.availability.missing())
+            missing = tuple(file.availability.missing_ranges())
             self._work.emit(effects.FileStalled(file.file_id, file.manifest.name, missing))
         if file.is_stalled and not stalled:
             self._work.emit(effects.FileResumed(file.file_id, file.manifest.name))

@@ -23,11 +23,11 @@ from pspd.core.model.storage import HeldChunks
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
 from pspd.core.server.broadcasts import Broadcasts
 from pspd.core.server.catalogue import Catalogue
-from pspd.core.server.contributions import Contributions, Receipt
+from pspd.core.server.contributions import Contributions, Reception
 from pspd.core.server.deliveries import Deliveries
 from pspd.core.server.demand import Demand
 from pspd.core.server.forwarder import Forwarder
-from pspd.core.server.holders import Holders
+from pspd.core.server.holders import HolderSelector
 from pspd.core.server.lifecycle import Lifecycle
 from pspd.core.server.pending import Pending
 from pspd.core.server.sessions import Member, Sessions
@@ -80,21 +80,21 @@ class ServerMachine:
     ) -> None:
         self.parameters = parameters
         self.cache = cache = Cache(1 if cache_chunks is None else cache_chunks, allocate)
-        self._cache_follows_clients = cache_chunks is None
-        self._returning_until: int | None = None
+        self._cache_grows_with_clients = cache_chunks is None
+        self._awaits_until: int | None = None
         random = Random(seed + 1)
         self._work = work = WorkSet()
         self.drop_counts = work.drop_counts
         self.sessions = sessions = Sessions(draw_session, work, tuning)
         self.members: Mapping[str, Member] = sessions.members
         self._pending = pending = Pending(parameters, cache, random, work, tuning)
-        holders = Holders(parameters, sessions, pending, random, tuning)
+        selector = HolderSelector(parameters, sessions, pending, random, tuning)
         self._contributions = contributions = Contributions(cache, digest, pending, sessions, work, tuning)
         self.demand = demand = Demand(parameters, sessions, pending, contributions, work, tuning)
-        self._broadcasts = broadcasts = Broadcasts(parameters, pending, holders, demand, sessions, work, tuning)
+        self._broadcasts = broadcasts = Broadcasts(parameters, pending, selector, demand, sessions, work, tuning)
         pacer = Pacer(tuning.delivery_pacing_ns)
         self.deliveries = deliveries = Deliveries(parameters, cache, pending, demand, work, tuning, pacer)
-        self._forwarder = forwarder = Forwarder(cache, demand, pending, holders, broadcasts, deliveries, work, tuning)
+        self._forwarder = forwarder = Forwarder(cache, demand, pending, selector, broadcasts, deliveries, work, tuning)
         self._monitor = monitor = ShareMonitor(sessions, demand, pending, tuning)
         self.lifecycle = Lifecycle(sessions, forwarder, demand, pending, cache, work)
         self.catalogue = Catalogue(sessions, demand, self.lifecycle, monitor, work, tuning)
@@ -119,7 +119,7 @@ class ServerMachine:
         """Process all marks, and add requests that may be served now to the ready queue."""
         work = self._work
         work.begin_review()
-        self._end_marked()
+        self._end_marked_sessions()
         for _ in drain(work.heard_sessions):
             self.lifecycle.member_heard()
         for session, _ in drain(work.reachability_sessions):
@@ -130,11 +130,11 @@ class ServerMachine:
             file = self.lifecycle.files.get(file_id)
             if file is not None:
                 self.lifecycle.review(file)
-                self._end_marked()
+                self._end_marked_sessions()
         waiter_files = [file_id for file_id, _ in drain(work.waiter_files)]
         self.demand.mark_ready_first(waiter_files, [session for session, _ in drain(work.data_path_sessions)])
 
-    def _end_marked(self) -> None:
+    def _end_marked_sessions(self) -> None:
         for session, (reason, cause, error) in drain(self._work.endings):
             member = self.sessions.find(session)
             if member is not None:
@@ -150,7 +150,7 @@ class ServerMachine:
             self.deliveries.next_timeout(),
             self._monitor.next_timeout(),
             self.sessions.next_timeout(),
-            self._returning_until,
+            self._awaits_until,
         )
 
     def handle_timeout(self, now: int) -> None:
@@ -162,8 +162,8 @@ class ServerMachine:
         for session in self.sessions.expired_leases(now):
             self._end_session(self.sessions.get(session), "its lease ran out", EndCause.LEASE_EXPIRED)
         self.sessions.expire_reachability(now)
-        if self._returning_until is not None and self._returning_until <= now:
-            self._returning_until = None
+        if self._awaits_until is not None and self._awaits_until <= now:
+            self._awaits_until = None
             self.lifecycle.stop_awaiting()
         for file, idle in self._monitor.idle_owners(now):
             self.lifecycle.reassign_idle(file, idle)
@@ -180,7 +180,7 @@ class ServerMachine:
             now: the time, in nanoseconds.
         """
         self.catalogue.restore(records, clients, now)
-        self._returning_until = now + self.sessions.restore(clients)
+        self._awaits_until = now + self.sessions.restore(clients)
 
     # -- membership
 
@@ -218,7 +218,7 @@ class ServerMachine:
         if present is not None:
             reason = f"it joined again from {peer}" if peer else "it joined again"
             self._end_session(present, reason, EndCause.REPLACED)
-        if self._cache_follows_clients and len(self.members) >= self.cache.capacity_chunks:
+        if self._cache_grows_with_clients and len(self.members) >= self.cache.capacity_chunks:
             client_count = sum(not each.is_source for each in self.members.values()) + (not source)
             if client_count > self.cache.capacity_chunks:
                 self.cache.resize(client_count)  # a cache without a given size has one chunk per client
@@ -307,7 +307,7 @@ class ServerMachine:
         if capacity_chunks < 1:
             raise BadArgument("the cache holds at least one chunk: give 1KiB or more")
         self._work.set_time(now)
-        self._cache_follows_clients = False
+        self._cache_grows_with_clients = False
         self.cache.resize(capacity_chunks)
         for file in self.lifecycle.files.values():
             self._work.mark_waiters(file.file_id)
@@ -352,7 +352,7 @@ class ServerMachine:
 
     # -- contributions
 
-    def contribution_started(self, frame: Frame, origin: str, now: int) -> Receipt | None:
+    def contribution_started(self, frame: Frame, origin: str, now: int) -> Reception | None:
         """Handle the head of a frame from a member.
 
         Args:
@@ -361,37 +361,37 @@ class ServerMachine:
             now: the time, in nanoseconds.
 
         Returns:
-            The receipt, with the memory for the payload; None if the driver must drop the payload. The driver passes
-            the receipt to ``contribution_received`` or ``contribution_aborted``.
+            The reception, with the memory for the payload; None if the driver must drop the payload. The driver passes
+            the reception to ``contribution_received`` or ``contribution_aborted``.
         """
         self._work.set_time(now)
         return self._contributions.accept(frame, self.lifecycle.files.get(frame.file_id), origin, now)
 
-    def contribution_received(self, receipt: Receipt, now: int) -> None:
-        """Handle the payload of a contribution. All of it is in the receipt's memory.
+    def contribution_received(self, reception: Reception, now: int) -> None:
+        """Handle the payload of a contribution. All of it is in the reception's memory.
 
         Args:
-            receipt: the receipt from ``contribution_started``.
+            reception: the reception from ``contribution_started``.
             now: the time, in nanoseconds.
         """
         self._work.set_time(now)
         try:
-            if self._contributions.received(receipt, now):
-                self.deliveries.fetched(receipt.fetch, now)
+            if self._contributions.received(reception, now):
+                self.deliveries.deliver_fetched(reception.fetch, now)
         except Exception as error:
-            if not self.sessions.is_current(receipt.sender):
+            if not self.sessions.is_current(reception.sender):
                 raise
-            self._work.mark_failed(receipt.sender.session, error)
+            self._work.mark_failed(reception.sender.session, error)
 
-    def contribution_aborted(self, receipt: Receipt, now: int) -> None:
+    def contribution_aborted(self, reception: Reception, now: int) -> None:
         """Handle a contribution whose connection closed before the whole payload had arrived.
 
         Args:
-            receipt: the receipt from ``contribution_started``.
+            reception: the reception from ``contribution_started``.
             now: the time, in nanoseconds.
         """
         self._work.set_time(now)
-        self._contributions.aborted(receipt, now)
+        self._contributions.aborted(reception, now)
 
     # -- deliveries
 
@@ -404,7 +404,7 @@ class ServerMachine:
             now: the time, in nanoseconds.
         """
         self._work.set_time(now)
-        self.deliveries.sent(session, number)
+        self.deliveries.delivery_sent(session, number)
 
     def delivery_failed(self, session: int, number: int, now: int) -> None:
         """Note that a delivery will not arrive, and that its views are no longer needed.
@@ -415,7 +415,7 @@ class ServerMachine:
             now: the time, in nanoseconds.
         """
         self._work.set_time(now)
-        self.deliveries.failed(self.sessions.find(session), session, number)
+        self.deliveries.delivery_failed(self.sessions.find(session), session, number)
 
     def delivery_address(self, session: int) -> Address | None:
         """Return the address where a client accepts connections for deliveries; None if none is known."""

@@ -163,7 +163,7 @@ class SharedFile:
         self.manifest, self.source, self.held_back = manifest, source, held_back
         self.phase, self.seeding_at = Phase.SEEDING, self._work.now
         self.shares.create(manifest, owners)
-        self.availability.divide(manifest)
+        self.availability.recompute_units(manifest)
 
     def release(self) -> None:
         """Let the exchange begin once the file is seeded."""

@@ -77,7 +77,7 @@ def file_to_pb(machine: ServerMachine, file: SharedFile, now: int, *, with_clien
         min_holder_count=file.availability.min_holder_count(),
         missing_ranges=[
             pb.MissingRange(range=range_to_pb(span), last_holder=name)
-            for span, name in (file.availability.missing() if file.is_stalled else ())
+            for span, name in (file.availability.missing_ranges() if file.is_stalled else ())
         ],
         traffic=pb.Traffic(**{name: getattr(file.traffic, name) for name in _COUNTERS}),
         seeding_seconds=_seconds(file.seeding_at, file.seeded_at, now),
