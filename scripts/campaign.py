@@ -1,7 +1,7 @@
 """Runs simulated networks, one per seed, and prints every broken rule; ``scripts/sim`` starts it.
 
 A seed draws a network, files, faults and their end, and always gives the same run. Exit codes: 0 if all runs are ok, 3
-if a safety rule is broken, 4 for liveness, 5 if the code raises. Of several kinds the gravest counts: 5, 3, 4.
+if a safety rule is broken, 4 for liveness, 5 if the code raises. If several hold, the first of 5, 3 and 4 is taken.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ JOBS_MAX = 256
 INTERRUPTED = 130
 
 
-def seeds_of(text: str) -> range:
+def parse_seeds(text: str) -> range:
     """Parse ``A..B``, without B, or ``A``."""
     first, dots, stop = text.partition("..")
     try:
@@ -36,7 +36,7 @@ def seeds_of(text: str) -> range:
     return seeds
 
 
-def jobs_of(text: str) -> int:
+def parse_jobs(text: str) -> int:
     """Parse a number of processes."""
     if not text.isdecimal() or not 1 <= int(text) <= JOBS_MAX:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {JOBS_MAX}")
@@ -48,7 +48,7 @@ def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def show(outcome: Outcome) -> None:
+def print_failure(outcome: Outcome) -> None:
     """Print a failed run: the rule, the end of the trace, and how to repeat it."""
     print(f"\nseed {outcome.seed}: {outcome.kind}: {outcome.text}")
     print(f"faults: {dict(outcome.faults) or 'none'}; {outcome.seconds:.3f} s of virtual time")
@@ -62,9 +62,9 @@ def main() -> int:
         prog="scripts/sim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--seeds", type=seeds_of, required=True, metavar="A..B", help="run the seeds A to B-1; or just A"
+        "--seeds", type=parse_seeds, required=True, metavar="A..B", help="run the seeds A to B-1; or just A"
     )
-    parser.add_argument("--jobs", type=jobs_of, default=os.cpu_count(), metavar="N", help="number of processes")
+    parser.add_argument("--jobs", type=parse_jobs, default=os.cpu_count(), metavar="N", help="number of processes")
     parser.add_argument("--trace", action="store_true", help="print the digest of each run's trace")
     arguments = parser.parse_args()
 
@@ -79,7 +79,7 @@ def main() -> int:
             if arguments.trace:
                 print(outcome.seed, outcome.kind, outcome.digest, flush=True)
             if outcome.kind != "ok" and sum(kinds.values()) - kinds["ok"] <= SHOWN_MAX:
-                show(outcome)
+                print_failure(outcome)
     print(
         f"{sum(kinds.values())} seeds, {virtual_seconds / 3600:.1f} hours of virtual time in"
         f" {time.monotonic() - began:.0f} s; {dict(kinds)}; faults: {dict(faults.most_common())}"

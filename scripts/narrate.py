@@ -34,8 +34,8 @@ STEPS = (
     ),
     (
         "Requested",
-        "Each client requested the missing chunks from the server by UDP: {requests}. {again} had to be sent again, "
-        "because no answer came in time.",
+        "Each client requested the missing chunks from the server by UDP: {requests}. Because no answer came in time, "
+        "{again} were sent again, broadcasts included.",
     ),
     (
         "Hit",
@@ -72,13 +72,13 @@ def main(arguments: list[str]) -> int:
     streams.prepare()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, end)
+            signal.signal(number, raise_interrupt)
     if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
         print("usage: scripts/demo [FILE]", file=sys.stderr)
         return 2
     source = Path(arguments[0]) if arguments else DEFAULT_FILE
     if not source.is_file():
-        print(f"demo: {source} is not a file: name one that is", file=sys.stderr)
+        print(f"demo: {source} is not a file: name an existing file", file=sys.stderr)
         return 2
     try:
         with tempfile.TemporaryDirectory(prefix="psp-demo-") as folder:
@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def end(number: int, _frame: object) -> None:
+def raise_interrupt(number: int, _frame: object) -> None:
     """End the demonstration as Ctrl-C does.
 
     Args:

@@ -26,9 +26,11 @@ from pspd.sim.seeding import Seeding
 from pspd.sim.timeline import SERVER
 from pspd.store.files.memory import MemoryStore
 
-FULL_CHECK_STEPS = 64
-"""The most steps between two runs of :meth:`Checks.check_all`. The loss of a client, or a change of reachability,
-causes a run too."""
+FILE_CHECK_STEPS = 64
+"""The most steps between two runs of :meth:`Checks.check_files`.
+
+A run also follows each step in which a member leaves or changes its reachability.
+"""
 RECORD_CHECK_STEPS = 1024
 """The number of steps between two checks of all records.
 
@@ -56,7 +58,7 @@ class Violation(AssertionError):
 
 
 class Checks(Observer):
-    """Checks the rules in a virtual network whose files have real bytes.
+    """An observer that checks the rules. The files of its network must have real bytes.
 
     Args:
         network: the network.
@@ -66,9 +68,10 @@ class Checks(Observer):
         seedings: the latest seeding of each file, by file id. A seeding must be added before it starts.
         expects_unsolicited: whether members may send unsolicited contributions. If so, every step checks the cache for
             unsolicited chunks.
-        data_intact: whether no fault so far makes a holder send wrong bytes, or alters or erases a store.
-        shares_unmoved: whether no share can have moved to another client so far. A restart of the server, the loss of a
-            client, a change of reachability, a reassignment, a declined file or a removed file sets this to False.
+        data_intact: whether all bytes that clients hold and send must be right. A fault that alters or erases a store,
+            or makes a holder send wrong bytes, sets this to False.
+        shares_unmoved: whether every share must still be with its first owner. A restart of the server, a member that
+            leaves, a change of reachability, a reassignment, a declined file or a removed file sets this to False.
     """
 
     def __init__(self, network: VirtualNetwork, record_check_steps: int = RECORD_CHECK_STEPS) -> None:
@@ -105,7 +108,7 @@ class Checks(Observer):
                 self.shares_unmoved = False
                 self._members_changed = True
             case effects.FileSeeded():
-                self._check_server_forgets(effect)
+                self._check_seeded(effect)
             case effects.MemberJoined(name):
                 self._check_joins(name)
 
@@ -117,7 +120,7 @@ class Checks(Observer):
 
     def _check_division(self, divided: effects.FileDivided) -> None:
         server = self._network.server
-        assert server is not None, "the effect comes from it"
+        assert server is not None, "the running server emitted the effect"
         file = server.catalogue.files[divided.file_id]
         replica_count = file.terms.replica_count
         spans = [span for _, span in divided.shares[: file.manifest.share_count]]
@@ -141,7 +144,7 @@ class Checks(Observer):
         if not isinstance(datagram, Broadcast) or datagram.number <= self._broadcast_number:
             return
         server = self._network.server
-        assert server is not None, "the effect comes from it"
+        assert server is not None, "the running server emitted the effect"
         self._broadcast_number = datagram.number
         solicited = self._solicited.setdefault(datagram.file_id, RangeSet())
         for entry in datagram.asked:
@@ -161,12 +164,12 @@ class Checks(Observer):
         if payload[offset : offset + len(expected)] != expected:
             raise Violation("R9 first good copy", f"wrong bytes are delivered within [{first}, {last})")
 
-    def _check_server_forgets(self, event: effects.FileSeeded) -> None:
+    def _check_seeded(self, event: effects.FileSeeded) -> None:
         server = self._network.server
-        assert server is not None, "the effect comes from it"
+        assert server is not None, "the running server emitted the effect"
         manifest, _ = self._original(event.file_id)
         if server.cache.chunks_of(event.file_id) or event.cached_bytes:
-            raise Violation("R2 the server forgets", f"{server.cache.chunks_of(event.file_id)} chunks are left in it")
+            raise Violation("R2 the server forgets", f"{server.cache.chunks_of(event.file_id)} chunks are cached")
         file = server.catalogue.files[event.file_id]
         for share in filter(lambda share: share.owner and not share.is_empty, file.shares.all):
             owner = server.members.get(share.owner)
@@ -176,7 +179,7 @@ class Checks(Observer):
         for client in self._network.clients.values():
             verified = self._verified(client, event.file_id)
             if self.shares_unmoved and file.terms.replica_count == 1 and held.intersection(verified):
-                raise Violation("R2 the server forgets", f"{client.name} holds chunks that another holds")
+                raise Violation("R2 the server forgets", f"{client.name} holds a chunk that another client holds")
             held.update(verified)
             for share in file.shares.all:
                 if share.owner == client.name and not verified.covers(share.start, share.stop) and self.data_intact:
@@ -197,7 +200,7 @@ class Checks(Observer):
             case Contribute(frame):
                 verified = self._verified(client, frame.file_id)
                 if client.source_file is None and not verified.covers(frame.start, frame.stop):
-                    raise Violation("R8 holders", f"{client.name} sends [{frame.start}, {frame.stop}) unverified")
+                    raise Violation("R8 holders", f"{client.name} sends unverified [{frame.start}, {frame.stop})")
             case ReportMilestone(file_id, milestone):
                 self._check_verified(client, file_id)
                 if milestone is Milestone.COMPLETE:
@@ -208,7 +211,7 @@ class Checks(Observer):
         store = client.store
         assert isinstance(store, MemoryStore), "the content is real"
         if (store.finished.get(manifest.name), store.modes.get(manifest.name)) != (data, manifest.mode):
-            raise Violation("R10 done", f"{client.name} shows a file that is not the source's")
+            raise Violation("R10 done", f"the finished file of {client.name} differs from the source's")
 
     def _check_verified(self, client: Client, file_id: FileId) -> None:
         manifest, data = self._original(file_id)
@@ -237,9 +240,9 @@ class Checks(Observer):
         if self.expects_unsolicited:
             self._check_solicited(server)
         self._steps += 1
-        if self._members_changed or self._steps % FULL_CHECK_STEPS == 0:
+        if self._members_changed or self._steps % FILE_CHECK_STEPS == 0:
             self._members_changed = False
-            self.check_all()
+            self.check_files()
         if self._steps % self._record_check_steps == 0:
             self.check_records()
         elif self._server_acted:
@@ -254,7 +257,7 @@ class Checks(Observer):
         if self._network.server is not None:
             self._network.server.check()
 
-    def check_all(self) -> None:
+    def check_files(self) -> None:
         """Run the checks that compare all files of the server with all members and stores."""
         server = self._network.server
         if server is None:
@@ -291,7 +294,7 @@ class Checks(Observer):
         for name, _ in file.recipients.away():
             member = server.members.get(name)
             if member is not None and member.reachable:
-                raise Violation("R12 recipients", f"{name} is reported as missing, but is connected")
+                raise Violation("R12 recipients", f"{name} is reported as missing, but is reachable")
             if name in file.recipients.complete_names:
                 raise Violation("R12 recipients", f"{name} is reported as missing, but has the file")
 

@@ -15,7 +15,7 @@ from pspd.core.server.machine import ServerMachine
 from pspd.sim.hosts import Client, Connection
 from pspd.sim.timeline import SERVER, Timeline
 
-REJOIN_NS = SECOND_NS
+CALL_RETRY_NS = SECOND_NS
 """The time between two attempts to send a call or an event, in nanoseconds; for Join, the mean time."""
 REDIAL_NS = 50 * MILLISECOND_NS
 """The mean time between two attempts to open a link, in nanoseconds."""
@@ -45,7 +45,7 @@ class ControlPlane:
 
     def _rejoin(self, client: Client) -> None:
         network = self._network
-        network.in_epoch(client, network.now + network.jittered(REJOIN_NS), self.join)
+        network.in_epoch(client, network.now + network.jittered(CALL_RETRY_NS), self.join)
 
     def _join_arrived(self, client: Client, server_epoch: int) -> None:
         network, server = self._network, self._network.server_for_input()
@@ -195,7 +195,7 @@ class ControlPlane:
     def _event_arrived(self, client: Client) -> None:
         network = self._network
         if client.partitioned:  # TCP retransmits until the connection ends
-            network.at_client(client, network.now + REJOIN_NS, self._event_arrived)
+            network.at_client(client, network.now + CALL_RETRY_NS, self._event_arrived)
             return
         match client.events.popleft():
             case effects.Assign() as assigned:
@@ -317,7 +317,7 @@ class ControlPlane:
         if server is None:
             return
         if client.partitioned:
-            network.in_epoch(client, network.now + REJOIN_NS, self.report_arrived, effect)
+            network.in_epoch(client, network.now + CALL_RETRY_NS, self.report_arrived, effect)
             return
         # An unknown session or file is not an error: the client reports again in its next session.
         with suppress(errors.SessionUnknown, errors.NotFound):

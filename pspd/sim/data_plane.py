@@ -28,12 +28,12 @@ RETRY_NS = SECOND_NS
 
 
 def wire_bytes(byte_count: int) -> int:
-    """Return how many bytes TCP sends on the cable for ``byte_count`` bytes of data, acknowledgements excluded."""
+    """Return the bytes on the cable for ``byte_count`` bytes of TCP data: with headers, without acknowledgements."""
     return byte_count + -(-byte_count // SEGMENT_BYTES) * SEGMENT_HEAD_BYTES
 
 
 class DataPlane:
-    """Carries frames and datagrams.
+    """Carries frames and datagrams. A datagram occupies only the sending direction of its sender.
 
     Args:
         network: the network.
@@ -42,7 +42,7 @@ class DataPlane:
 
     Attributes:
         uplink: the server's sending direction.
-        downlink: the server's receiving direction, which frames occupy and datagrams do not.
+        downlink: the server's receiving direction.
     """
 
     def __init__(self, network: Timeline, control: ControlPlane, server_rate: int) -> None:

@@ -93,7 +93,7 @@ class FaultInjector:
         """Plan that a client joins late."""
         self._schedule(self.random.randrange(20 * SECOND_NS), "late joiner", self._restart, client, 0)
 
-    def plan_special(self) -> None:
+    def plan_rare_faults(self) -> None:
         """Plan a removal, a cloned machine and a forged request, each in some networks only."""
         self._plan_rarely("removal", REMOVAL_RATE, 5 * SECOND_NS, self._remove)
         self._plan_rarely("cloned machine", ATTACK_RATE, 30 * SECOND_NS, self._clone)
@@ -117,7 +117,7 @@ class FaultInjector:
     # -- the end
 
     def end_all(self) -> None:
-        """End all faults, except pauses, which end by themselves; prevent further faults.
+        """End all faults that last, except pauses, which end by themselves; prevent further faults.
 
         Restart the server if it is down, and every client that is down and has not left for good.
         """
@@ -132,7 +132,7 @@ class FaultInjector:
             self._restart(client)
 
     def _restore_data_plane(self, client: Client) -> None:
-        """End a blocked downlink, a stopped reader and tampering with contributions, whichever of them a client has."""
+        """Let a client receive datagrams, read its deliveries and send right contributions."""
         client.downlink_blocked, client.reads_deliveries, client.tamper = False, True, None
 
     def _restart(self, client: Client, duration_ns: int = 0) -> None:

@@ -55,7 +55,7 @@ class Connection:
 
 
 class Client:
-    """A client or a source.
+    """A client or a source; ``pspd.sim`` calls both clients.
 
     Args:
         name: the client's name, unique in the network.
@@ -101,11 +101,8 @@ class Client:
         self.conditions = conditions
         self.store = store
         self.is_source = is_source
-        self.uplink, self.downlink, self.disk = (
-            Pipe(conditions.up_rate),
-            Pipe(conditions.down_rate),
-            Pipe(conditions.disk_rate),
-        )
+        self.uplink, self.downlink = Pipe(conditions.up_rate), Pipe(conditions.down_rate)
+        self.disk = Pipe(conditions.disk_rate)
         self.uplink_path = DatagramPath(conditions.impairments, random)
         self.downlink_path = DatagramPath(conditions.impairments, random)
         self.epoch = -1

@@ -14,7 +14,7 @@ REORDER_DELAYS = 3
 
 @dataclass(slots=True, eq=False)
 class Pipe:
-    """One direction of a host's network access. It transmits bytes at its rate, and queues bytes that arrive faster.
+    """One direction of a host's network access, or a disk. It passes bytes at its rate, and queues the rest.
 
     Attributes:
         rate: the rate in bytes per second; 0 for unlimited.
@@ -27,7 +27,7 @@ class Pipe:
     byte_count: int = 0
 
     def transmit(self, byte_count: int, start: int, finish: int = 0) -> tuple[int, int]:
-        """Transmit bytes of a TCP connection, and return when the transmission begins and ends.
+        """Transmit bytes of a TCP connection.
 
         A slow sender occupies the pipe only for the transmission time of the bytes.
 

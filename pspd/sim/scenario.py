@@ -25,7 +25,7 @@ from pspd.sim.paths import Impairments
 from pspd.sim.trace import Trace
 
 LIVENESS_NS = 3600 * SECOND_NS
-"""The maximum time of the recovery after all faults have ended, and after each repair, in nanoseconds."""
+"""The maximum time of the recovery after all faults have ended, and after each new seeding, in nanoseconds."""
 RECOVERY_NS = 60 * SECOND_NS
 """How long the network may recover by itself before a new source seeds a lost file again, in nanoseconds."""
 RESEEDINGS_MAX = 3
@@ -108,7 +108,7 @@ class Scenario:
             self._network.run(lambda: False, self._random.randrange(FAULTS_NS_MAX))
             self._faults.end_all()
             self._recover(liveness_ns)
-            self._checks.check_all()
+            self._checks.check_files()
             self._checks.check_records()
         except Violation as violation:
             kind = "liveness" if violation.rule == "liveness" else "safety"
@@ -136,7 +136,7 @@ class Scenario:
         if random.random() < 0.75:
             for _ in range(random.randint(1, 6)):
                 self._faults.plan()
-        self._faults.plan_special()
+        self._faults.plan_rare_faults()
 
     def _draw_size(self) -> int:
         random = self._random

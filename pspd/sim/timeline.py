@@ -19,7 +19,7 @@ Action = Callable[..., object]
 
 
 class Timeline:
-    """The time, hosts and sessions of a virtual network, which the control plane and the transport use.
+    """The time, hosts and sessions of a virtual network, which the control plane and the data plane use.
 
     Args:
         parameters: the protocol's parameters.

@@ -98,7 +98,7 @@ class Round:
             self._hosts[name] = host
             if index < len(hosts) - 1:  # the last one joins late, or never
                 self._clients[name] = self._network.client(name, host=host)
-                self._clients[name].may_end()
+                self._clients[name].expect_end()
         sizes = [size for size in SIZES if self._profile == "fast" or size <= CLASSIC_BYTES_MAX]
         for index in range(self._random.randint(1, 3)):
             size = self._random.choice(sizes)
@@ -136,7 +136,7 @@ class Round:
     def _launch(self, name: str) -> None:
         """Start a client; it may exit by itself when there is no server."""
         client = self._clients[name] = self._network.launch_client(name, host=self._hosts[name])
-        client.may_end()
+        client.expect_end()
 
     # -- faults
 
@@ -190,7 +190,7 @@ class Round:
         client = self._clients[name]
         if client.alive:
             client.pause()
-            self._for_a_while("client paused", 8.0, lambda: client.go_on() if client.alive else None)
+            self._for_a_while("client paused", 8.0, lambda: client.resume() if client.alive else None)
 
     def _slow_down(self, name: str) -> None:
         if name not in self._slow:
@@ -275,7 +275,7 @@ class Round:
         if len(self._clients) == len(self._hosts) and self._random.random() < 0.3:
             client = self._clients.pop(name)
             if client.alive:
-                client.go_on()
+                client.resume()
                 client.signal(signal.SIGTERM)
             self._faults["client left for good"] += 1
 

@@ -80,7 +80,7 @@ def test_users_deep_folder_makes_client_decline_that_name(network: Network, tmp_
 def test_client_ends_when_its_folder_is_removed(network: Network, tmp_path: Path) -> None:
     network.server()
     client = network.client("a")
-    client.may_end()
+    client.expect_end()
     os.rename(network.folder / "a", network.folder / "moved")
     network.until("it ends", lambda: not client.alive)
     assert "cannot use " in client.log_text()

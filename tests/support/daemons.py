@@ -80,7 +80,7 @@ class Daemon(DaemonProcess):
         self._end_expected = True
         super().signal(number)
 
-    def may_end(self) -> None:
+    def expect_end(self) -> None:
         """Allow the daemon to end from now on."""
         self._end_expected = True
 
@@ -88,7 +88,7 @@ class Daemon(DaemonProcess):
         """Pause the daemon with SIGSTOP."""
         super().signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Continue the daemon after a pause."""
         super().signal(signal.SIGCONT)
 

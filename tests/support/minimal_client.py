@@ -55,8 +55,8 @@ class File:
 
     def _units(self, manifest: Any) -> Iterator[tuple[int, int, bytes]]:
         step, count = self._block_bytes() // CHUNK, manifest.share_count
-        borders = sorted({index * self.chunks // count for index in range(1, count)})
-        cuts = [border for border in borders if border % step and border != self.chunks]
+        boundaries = sorted({index * self.chunks // count for index in range(1, count)})
+        cuts = [boundary for boundary in boundaries if boundary % step and boundary != self.chunks]
         piece = 0
         for block, start in enumerate(range(0, self.chunks, step)):
             stop = min(start + step, self.chunks)
@@ -86,7 +86,7 @@ class File:
                 self.stored[low:high] = self.held[low:high] = [good] * (high - low)
 
     def covers(self, start: int, stop: int) -> bool:
-        """Return whether every chunk of a range is stored."""
+        """Return whether every chunk of a range is held."""
         return stop <= self.chunks and all(self.held[start:stop])
 
     def wanted(self) -> list[tuple[int, int]]:
