@@ -162,7 +162,3 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup makes its command ignore SIGHUP
         signal.signal(signal.SIGHUP, interrupt)
     cli.main(prog_name="pspctl", obj=settings)
-
-
-if __name__ == "__main__":
-    main()

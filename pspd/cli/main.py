@@ -26,10 +26,11 @@ from pspd.host.environment import environment_error, no_home_error, user_folder
 from pspd.host.streams import ReaderGone
 from pspd.text.addresses import AGENT_PORT, DEFAULT_LISTEN, PORT_MAX, full_address
 from pspd.text.plain import plain_text
-from pspd.text.sizes import parse_size
+from pspd.text.sizes import parse_size, size_text
 
 AGENT_LISTEN = f"127.0.0.1:{AGENT_PORT}"
 CONNECT_SECONDS_DEFAULT = 10.0
+CONFIG_BYTES_MAX = 64 * 1024
 
 REACH_SECONDS_MIN = 6
 """The shortest time for ``--reach``: with less, the loss of a few hellos would make a client unreachable."""
@@ -45,7 +46,11 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
         return
     known = {option.name for option in context.command.params} - {parameter.name}
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(CONFIG_BYTES_MAX + 1)
+        if len(text) > CONFIG_BYTES_MAX:
+            raise ValueError(f"it has more than {size_text(CONFIG_BYTES_MAX)}")
+        settings = tomllib.loads(text.decode())
     except (OSError, ValueError, RecursionError) as error:
         raise BadArgument(f"cannot read {path}: {error}: give a TOML file of options") from None
     unknown = settings.keys() - known

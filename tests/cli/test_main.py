@@ -246,6 +246,11 @@ class TestConfig:
         assert ERROR_LINE.fullmatch(said), said
         assert not runs.given
 
+    def test_endless_config_ends_with_2(self, pspd: Pspd, runs: Runs) -> None:
+        code, said = pspd("server", "--config", "/dev/zero")
+        assert (code, runs.given) == (2, [])
+        assert said.startswith("pspd server: error: cannot read /dev/zero: it has more than 64.0 KiB: ")
+
     def test_config_that_is_no_text_ends_with_2(self, pspd: Pspd, runs: Runs, tmp_path: Path) -> None:
         path = tmp_path / "binary"
         path.write_bytes(b"\xff\xfe\x00")
@@ -299,6 +304,26 @@ def test_bad_options_are_one_line_and_end_with_2(pspd: Pspd, runs: Runs, argumen
     assert not runs.given
     asked = f"pspd {arguments[0]}" if arguments[0] in COMMANDS else "pspd"
     assert said.startswith(f"{asked}: error: ")
+
+
+INTERRUPT_AT_IMPORT = """
+import signal, sys
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            signal.raise_signal(signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupter())
+from {program}.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("program", "told"), [("pspd", ""), ("pspctl", "pspctl: error: interrupted\n")])
+def test_interrupt_during_imports_has_no_traceback(program: str, told: str) -> None:
+    code = INTERRUPT_AT_IMPORT.format(program=program)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (130, told)
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(("server", "--cache", "0"), 2), (("--version",), 0)], ids=str)
