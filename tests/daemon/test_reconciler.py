@@ -184,5 +184,6 @@ async def test_file_that_fails_to_finish_again_is_retried_again(
             kept.take(sample)
             work = asyncio.ensure_future(kept.files.retry_declined())
             await until("attempts fail", lambda: tries > 3)
+            assert kept.files._declined[sample.file_id].delay == 0.01 * 2 ** (tries - 1)
         await until("it is complete after all", lambda: kept.is_complete(sample))
         work.cancel()

@@ -179,9 +179,9 @@ class FileReconciler:
             now = asyncio.get_running_loop().time()
             for file_id, declined in list(self._declined.items()):
                 if declined.is_retry_due(now):
-                    declined.back_off(declined.delay)
                     del self._declined[file_id]
                     self._last_delays[file_id] = declined.delay
+                    declined.back_off(declined.delay)
                     self._retry(file_id, declined)
 
     def _retry(self, file_id: FileId, declined: DeclinedFile) -> None:
