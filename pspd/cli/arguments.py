@@ -1,4 +1,4 @@
-"""Defines what ``pspd`` and ``pspctl`` share: types of arguments, and usage errors that name the command."""
+"""The types of arguments, and the usage errors that name the command, for ``pspd`` and ``pspctl``."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class ExistingPath(click.Path):
         super().__init__(exists=True, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Convert the text; report a path without permission as such, not as missing.
+        """Convert the text. If a folder above the path may not be searched, do not report the path as missing.
 
         Args:
             value: the text.

@@ -33,8 +33,8 @@ CONNECT_SECONDS_DEFAULT = 10.0
 CONFIG_BYTES_MAX = 64 * 1024
 
 REACH_SECONDS_MIN = 6
-"""The shortest time for ``--reach``: with less, the loss of a few hellos would make a client unreachable."""
 REACH_SECONDS_MAX = 24 * 3600
+"""Bounds of ``--reach``. With less than the minimum, the loss of a few hellos would make a client unreachable."""
 FAULTS_HELP = (
     "For tests and lessons: inject faults into received datagrams, e.g. loss=0.3,duplicate=0.1,reorder=0.1,seed=7."
 )
@@ -54,12 +54,12 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     except (OSError, ValueError, RecursionError) as error:
         raise BadArgument(f"cannot read {path}: {error}: give a TOML file of options") from None
     unknown = settings.keys() - known
-    odd = [name for name, value in settings.items() if type(value) not in (str, int, float)]
+    mistyped = [name for name, value in settings.items() if type(value) not in (str, int, float)]
     if unknown:
         names = ", ".join(sorted(filter(None, known)))
         raise BadArgument(f"{path}: {min(unknown)!r} is not an option: known are {names}")
-    if odd:
-        raise BadArgument(f"{path}: {odd[0]!r} is neither text nor a number: write it as on the command line")
+    if mistyped:
+        raise BadArgument(f"{path}: {mistyped[0]!r} is neither text nor a number: write it as on the command line")
     context.default_map = {name: str(value) for name, value in settings.items()}
 
 
@@ -86,25 +86,25 @@ def cli() -> None:
     """The daemons of a PSP network, each in the foreground.
 
     One machine runs `pspd server`, every machine that receives files `pspd client --server HOST:7070`;
-    then run `pspctl seed FILE` on any machine. Logs go to stderr; one line of JSON on stdout says when a daemon is
-    ready and where it listens. SIGTERM stops it cleanly, a second one at once.
+    then run `pspctl seed FILE` on any machine. Logs go to stderr. A daemon that is ready writes one line of JSON to
+    stdout. SIGTERM stops a daemon cleanly; a second SIGTERM stops it at once.
     """
 
 
 @cli.command()
-@click.option("--listen", default=DEFAULT_LISTEN, metavar="HOST[:PORT]", help="Control address.")
+@click.option("--listen", default=DEFAULT_LISTEN, metavar="HOST[:PORT]", help="Address of the control API.")
 @click.option(
-    "--data-port", type=Integer(0, PORT_MAX), metavar="PORT", help="UDP and TCP port for data.  [default: control + 1]"
+    "--data-port", type=Integer(0, PORT_MAX), metavar="PORT", help="UDP and TCP port for data.  [default: --listen + 1]"
 )
 @click.option(
     "--state-dir",
     type=Folder(path_type=Path, file_okay=False),
-    help="Its record of files and clients for the next start; never file data.",
+    help="Folder for the records of files and clients, which the next start reads; never file data.",
 )
-@click.option("--cache", metavar="SIZE", help="64MiB, 100KiB, or auto for 1 KiB per client.")
-@click.option("--profile", type=click.Choice(sorted(PROFILES)), default="fast", help="Parameters to start from.")
+@click.option("--cache", metavar="SIZE", help="Size of the cache, such as 64MiB; auto: 1 KiB per client.")
+@click.option("--profile", type=click.Choice(sorted(PROFILES)), default="fast", help="Set of protocol parameters.")
 @click.option(
-    "--order", type=click.Choice([order.value for order in Order]), help="The order in which clients request chunks."
+    "--order", type=click.Choice([order.value for order in Order]), help="Order in which clients request chunks."
 )
 @click.option(
     "--config",
@@ -112,14 +112,14 @@ def cli() -> None:
     callback=_read_config,
     is_eager=True,
     expose_value=False,
-    help="TOML file of these options, with _ for -.",
+    help="TOML file with values for these options, whose names have _ for -.",
 )
 @click.option(
     "--reach",
     type=Seconds(REACH_SECONDS_MIN, REACH_SECONDS_MAX),
     default=SERVER_TUNING.reachability_ns / SECOND_NS,
     metavar="S",
-    help="How long a client counts as a holder without a sign that it is reachable.",
+    help="Seconds after which a client is unreachable if it does not confirm that datagrams arrive.",
 )
 @click.option("--faults", metavar="SPEC", help=FAULTS_HELP)
 def server(
@@ -145,7 +145,7 @@ def server(
     folder = state_dir or user_folder("state")
     if folder is None:
         raise no_home_error("state", "--state-dir")
-    _require_current_folder(folder)
+    folder.absolute()  # raises OSError if the path is relative and the current folder was deleted
     _run(
         "server",
         lambda stopping: run_server(stopping, listen, data_port, folder, parameters, cache_chunks, injected, reach),
@@ -155,19 +155,19 @@ def server(
 @cli.command()
 @click.option("--server", default=DEFAULT_LISTEN, metavar="HOST[:PORT]", help="The server's address.")
 @click.option(
-    "--dir", "folder", type=Folder(path_type=Path, file_okay=False), default=Path(), help="Where files appear."
+    "--dir", "folder", type=Folder(path_type=Path, file_okay=False), default=Path(), help="Folder for received files."
 )
-@click.option("--name", help="Unique in the network.  [default: the host's name]")
+@click.option("--name", help="The client's name, unique in the network.  [default: the host's name]")
 @click.option("--count", type=Integer(1, CLIENTS_PER_PROCESS_MAX), metavar="N", help="Run N clients, in DIR/NAME-i.")
-@click.option("--max-bytes", metavar="SIZE", help="Decline files with which DIR would hold more than SIZE.")
-@click.option("--verify", is_flag=True, help="Verify all files at the start, and fetch what is damaged.")
+@click.option("--max-bytes", metavar="SIZE", help="Decline files that would bring a client's folder above SIZE.")
+@click.option("--verify", is_flag=True, help="Verify all files at the start, and fetch damaged ones again.")
 @click.option(
     "--require-mount",
     "mount_point",
     is_flag=False,
     flag_value="",
     metavar="[PATH]",
-    help="End at the start if no disk is mounted at PATH; without PATH, at DIR or a folder above it, except /.",
+    help="Do not start unless a disk is mounted at PATH; without PATH: at DIR or a folder above it, except /.",
 )
 @click.option("--first-index", type=Integer(0), default=0, metavar="I", help="With --count: the first client's number.")
 @click.option(
@@ -202,7 +202,7 @@ def client(
     if first_index and count is None:
         raise click.UsageError("--first-index numbers the clients of --count: give both")
     server = full_address(server)
-    _require_current_folder(folder)
+    folder.absolute()  # as for the server
     plans = plan_clients(socket.gethostname() if name is None else name, folder, count, first_index)
     injected = Faults.parse(faults) if faults else None
     options = StorageOptions(None if max_bytes is None else parse_size(max_bytes), verify)
@@ -214,7 +214,7 @@ def client(
 
 
 @cli.command()
-@click.option("--listen", default=AGENT_LISTEN, metavar="HOST[:PORT]", help="Control address.")
+@click.option("--listen", default=AGENT_LISTEN, metavar="HOST[:PORT]", help="Address of the control API.")
 def agent(listen: str) -> None:
     """Run an agent, which launches clients on this machine for `pspctl launch --on`.
 
@@ -238,12 +238,6 @@ def _parameters(profile: str, order: str | None, cache: str | None) -> tuple[Par
     if cache_chunks < 1:
         raise BadArgument(f"a cache of {cache!r} holds no chunk: give 1KiB or more")
     return parameters, cache_chunks
-
-
-def _require_current_folder(folder: Path) -> None:
-    """Raise ``OSError`` if a folder's path is relative and the current folder was deleted."""
-    if not folder.is_absolute():
-        os.getcwd()
 
 
 def _run(role: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

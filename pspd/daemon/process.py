@@ -23,20 +23,20 @@ from pspd.store.filesystem.file_bytes import OPEN_FILES_MAX
 from pspd.text.plain import plain_text
 
 GC_THRESHOLD_OBJECTS = 20_000
-"""The growth in objects between two collections of cyclic garbage. Moving data makes thousands of objects per second,
-but hardly any cycles; with the default of 700 in Python 3.11, collections would take noticeable time."""
+"""The growth in objects between two collections of cyclic garbage. Moving data creates thousands of objects per second
+but hardly any cycles, so with the default of 700 in Python 3.11, collections would take noticeable time."""
 STORED_FILES_DIVISOR = 2
-"""The divisor of the limit on descriptors: half of the descriptors are for stored files, the rest for sockets and for
-files that are being sent."""
+"""The limit on descriptors divided by this number is for stored files. The rest is for sockets and for files that are
+being sent."""
 OPEN_FILES_PER_CLIENT_MIN = 4
-"""The fewest open files for one client. With fewer, it would open and close files all the time. If the descriptors do
-not suffice, an error names the limit to raise."""
+"""The fewest open files for one client. With fewer, a client would open and close files all the time. If a process has
+too few descriptors, an error names the limit to raise."""
 
 log = logging.getLogger(__name__)
 
 
 def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
-    """Run a daemon until it ends or is asked to stop; return its exit code.
+    """Run a daemon until it ends or is asked to stop, and print its error, if any; return its exit code.
 
     Args:
         name: the name with which an error line begins.
@@ -55,11 +55,11 @@ def run(name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -
     except asyncio.CancelledError:
         return Exit.TERMINATED
     except Exception as error:
-        return _report(name, error)
+        return _report_error(name, error)
     return Exit.OK
 
 
-def _report(name: str, error: Exception) -> Exit:
+def _report_error(name: str, error: Exception) -> Exit:
     """Print one line that says why the daemon ends; return the exit code.
 
     Args:
@@ -78,20 +78,20 @@ def _configure_log(level: str) -> None:
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         raise BadArgument(f"PSPD_LOG is {level!r}: set it to DEBUG, INFO, WARNING or ERROR")
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(_PlainLines("%(asctime)s %(message)s"))
-    lines.addFilter(_is_not_cancelled_call)
-    logging.basicConfig(level=number, handlers=[lines])
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s"))
+    handler.addFilter(_should_log)
+    logging.basicConfig(level=number, handlers=[handler])
 
 
-def _is_not_cancelled_call(record: logging.LogRecord) -> bool:
-    """Return whether to log a record: gRPC logs each call that is cancelled by a stop as an error with a traceback."""
+def _should_log(record: logging.LogRecord) -> bool:
+    """Return False for the errors that gRPC logs when a stop of the daemon cancels calls; otherwise True."""
     is_cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
     return not (is_cancelled and record.name.startswith("grpc."))
 
 
-class _PlainLines(logging.Formatter):
-    """Escapes control characters in log lines: names come from other machines, and may contain control characters."""
+class _PlainFormatter(logging.Formatter):
+    """Escapes control characters in log lines, because names come from other machines and may contain them."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Format a record's message."""
@@ -142,7 +142,10 @@ def write_ready_line(**fields: object) -> None:
 
 
 def raise_open_files_limit() -> None:
-    """Raise the soft limit on open files to the hard limit, if possible: it is low only for users of ``select``."""
+    """Raise the soft limit on open files to the hard limit, if possible.
+
+    The soft limit is low only for programs that use ``select``.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # the system may refuse
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

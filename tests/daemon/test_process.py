@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from pspd.daemon.member.member import first_of
-from pspd.daemon.process import _PlainLines, run, write_ready_line
+from pspd.daemon.process import _PlainFormatter, run, write_ready_line
 from pspd.errors import Exit, NotFound, PspError, error_classes
 from tests.support.loops import on_loop
 
@@ -181,7 +181,7 @@ class TestFirstOf:
 
 def test_control_characters_are_escaped_in_the_log() -> None:
     record = logging.LogRecord("", logging.INFO, "", 0, "%s is complete", ("a\u202e\x1b[2J",), None)
-    assert _PlainLines("%(message)s").format(record) == "a\\u202e\\x1b[2J is complete"
+    assert _PlainFormatter("%(message)s").format(record) == "a\\u202e\\x1b[2J is complete"
 
 
 def test_control_characters_of_exceptions_are_escaped() -> None:
@@ -190,6 +190,6 @@ def test_control_characters_of_exceptions_are_escaped() -> None:
     except ValueError as error:
         told = (ValueError, error, error.__traceback__)
     record = logging.LogRecord("", logging.ERROR, "", 0, "it failed", (), told)
-    lines = _PlainLines("%(message)s").format(record).split("\n")
+    lines = _PlainFormatter("%(message)s").format(record).split("\n")
     assert lines[0] == "it failed"
     assert lines[-2:] == ["ValueError: evil\\x1b[2J", "name"]

@@ -69,13 +69,7 @@ class ReceptionLog:
     def _log_step(self, download: Download, held: int, reception: _Reception) -> None:
         seconds = time.monotonic() - reception.began_at
         rate = size_text((held - reception.chunks_before) * CHUNK_BYTES / seconds) if seconds else "-"
-        manifest = download.manifest
-        log.info(
-            "%s: has %d %% of %s (%s of %s), %s/s",
-            self._name,
-            100 * held // manifest.chunk_count,
-            plain_text(manifest.name),
-            size_text(held * CHUNK_BYTES),
-            size_text(manifest.size_bytes),
-            rate,
-        )
+        manifest, has = download.manifest, size_text(held * CHUNK_BYTES)
+        name, size = plain_text(manifest.name), size_text(manifest.size_bytes)
+        percent = 100 * held // manifest.chunk_count
+        log.info("%s: has %d %% of %s (%s of %s), %s/s", self._name, percent, name, has, size, rate)

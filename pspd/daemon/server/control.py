@@ -97,7 +97,7 @@ class ControlExecutor:
         self._ledger = ledger
 
     def close_ledger(self) -> None:
-        """Close the ledger, so that a restarted server waits for the clients that are connected now."""
+        """Close the ledger while clients are still connected, so that a restarted server waits for them."""
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
@@ -111,13 +111,8 @@ class ControlExecutor:
     def execute(self, effect: effects.ControlEffect) -> None:
         """Execute one effect."""
         match effect:
-            case (
-                effects.Assign(session)
-                | effects.StartExchange(session)
-                | effects.RemoveFile(session)
-                | effects.EndSession(session)
-            ):
-                self._queues.put(session, effect)
+            case effects.Assign() | effects.StartExchange() | effects.RemoveFile() | effects.EndSession():
+                self._queues.put(effect.session, effect)
             case effects.VerifyFile(session, file_id):
                 self._log_reverification(session, file_id)
                 self._queues.put(session, effect)
@@ -159,7 +154,7 @@ class ControlExecutor:
     def _log_corrupt_sender(self, name: str) -> None:
         """Log a sender of wrong bytes only once, as more wrong bytes may follow."""
         if name not in self._corrupt_senders:
-            log.warning("%s sent wrong bytes: dropped", name)
+            log.warning("%s sent wrong bytes, which were dropped", name)
             self._corrupt_senders[name] = None
             if len(self._corrupt_senders) > CORRUPT_SENDERS_MAX:
                 del self._corrupt_senders[next(iter(self._corrupt_senders))]
