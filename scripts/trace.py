@@ -176,7 +176,7 @@ class Run(Observer):
                 | effects.EndSession(session)
                 | effects.RemoveFile(session)
             ):
-                event = _fields(translate.attend_response(effect))
+                event = _fields(translate.member_event_to_pb(effect))
                 self._write("server", self._name_of(session), "Attend event", event)
 
     def _name_of(self, session: int) -> str:

@@ -71,17 +71,17 @@ def require_threads() -> None:
     Raises:
         LimitReached: the machine does not allow :data:`THREADS_MIN` more threads.
     """
-    are_started = threading.Event()
+    may_end = threading.Event()
     started: list[threading.Thread] = []
     try:
         for _ in range(THREADS_MIN):
-            thread = threading.Thread(target=are_started.wait)
+            thread = threading.Thread(target=may_end.wait)
             thread.start()
             started.append(thread)
     except RuntimeError as error:
         raise LimitReached(_NO_THREADS) from error
     finally:
-        are_started.set()
+        may_end.set()
         for thread in started:
             thread.join()
 
@@ -100,11 +100,11 @@ def environment_error(error: BaseException) -> PspError | None:
         case FileNotFoundError(filename=None) if _is_current_folder_gone():
             return StorageError("the current folder no longer exists: change to another one")
         case OSError(errno=int(number)) if number in errno.errorcode and number not in _BUG_ERRNOS:
-            return StorageError(_text(error))
+            return StorageError(_storage_error_text(error))
     return None
 
 
-def _text(error: OSError) -> str:
+def _storage_error_text(error: OSError) -> str:
     if isinstance(error.filename, str | bytes):
         return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}: solve this problem, or use another path"
     return f"a system call failed: {error.strerror}: --debug (for a daemon, PSPD_LOG=DEBUG) shows which one"

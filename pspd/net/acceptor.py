@@ -20,17 +20,17 @@ class Acceptor:
 
     Args:
         listener: a listening, non-blocking socket.
-        accepted: called with each connection and its peer's address; if the call raises ``OSError``, the connection
+        on_accept: called with each connection and its peer's address; if the call raises ``OSError``, the connection
             is closed.
         accepts_per_wakeup: the most connections to accept before the event loop continues. A high number suits bursts.
             With 1, a wakeup does not need a second system call to find that no connection waits.
     """
 
     def __init__(
-        self, listener: socket.socket, accepted: Callable[[socket.socket, Address], object], *, accepts_per_wakeup: int
+        self, listener: socket.socket, on_accept: Callable[[socket.socket, Address], object], *, accepts_per_wakeup: int
     ) -> None:
         self._listener = listener
-        self._accepted = accepted
+        self._on_accept = on_accept
         self._accepts_per_wakeup = accepts_per_wakeup
         self._is_failing = False
         self._loop = asyncio.get_running_loop()
@@ -70,6 +70,6 @@ class Acceptor:
                 return
             self._is_failing = False
             try:
-                self._accepted(stream, address_of(peer))
+                self._on_accept(stream, address_of(peer))
             except OSError:
                 stream.close()

@@ -22,12 +22,12 @@ from pspd.core.wire.header import DropReason, WireError
 from pspd.errors import NoDataPath
 from pspd.host.addresses import family_of
 from pspd.net.acceptor import Acceptor
+from pspd.net.connection import FrameConnection
 from pspd.net.datagrams import DatagramSocket
-from pspd.net.dial import connect_error
+from pspd.net.dial import probe_tcp
 from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
-from pspd.net.link import Link
-from pspd.net.reconnecting_link import DataPath, ReconnectingLink
+from pspd.net.reconnecting_link import DataPathStatus, ReconnectingLink
 from pspd.net.sockets import bind_datagrams, bind_listener
 from pspd.text.addresses import Address, address_text
 
@@ -42,7 +42,7 @@ while it is in the processor's cache. In files of up to 1 TiB, a unit ends at ea
 
 log = logging.getLogger(__name__)
 
-_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+_ANY_HOST = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 
 class DeliveryParts:
@@ -51,23 +51,23 @@ class DeliveryParts:
     Args:
         machine: the client's state machine; it is told which parts are stored (R10).
         storage: the client's store, which writes and verifies the chunks.
-        failed: called with a file's id and the error if chunks of the file cannot be stored.
+        on_error: called with a file's id and the error if chunks of the file cannot be stored.
     """
 
-    def __init__(self, machine: ClientMachine, storage: Storage, failed: Callable[[FileId, Exception], None]) -> None:
+    def __init__(self, machine: ClientMachine, storage: Storage, on_error: Callable[[FileId, Exception], None]) -> None:
         self._machine = machine
         self._storage = storage
-        self._failed = failed
-        self._parts: dict[Link, tuple[Frame, memoryview]] = {}
+        self._on_error = on_error
+        self._parts: dict[FrameConnection, tuple[Frame, memoryview]] = {}
 
-    def allocate(self, link: Link, frame: Frame, start: int) -> memoryview:
+    def allocate(self, connection: FrameConnection, frame: Frame, start: int) -> memoryview:
         """Begin the next part of a delivery; return memory for the part.
 
         Only the last part has the delivery's number and echo, because the delivery is complete only when that
         part is stored.
 
         Args:
-            link: the connection that receives the delivery.
+            connection: the connection that receives the delivery.
             frame: the head of the delivery.
             start: the first chunk of the part.
         """
@@ -78,29 +78,29 @@ class DeliveryParts:
             part = frame._replace(start=start, length=frame.length - (start - frame.start) * CHUNK_BYTES)
         else:
             part = frame
-        buffer = self._parts[link][1] if link in self._parts else memoryview(b"")
+        buffer = self._parts[connection][1] if connection in self._parts else memoryview(b"")
         if len(buffer) < part.length:
             buffer = memoryview(bytearray(part.length))
-        self._parts[link] = (part, buffer)
+        self._parts[connection] = (part, buffer)
         return buffer[: part.length]
 
-    def store(self, link: Link) -> Frame:
+    def store(self, connection: FrameConnection) -> Frame:
         """Store and verify the part that a connection has received; return the head of the part.
 
-        Ignore the part if its file was removed or declined. If an error occurs, pass it to ``failed``.
+        Ignore the part if its file was removed or declined. If an error occurs, pass it to ``on_error``.
         """
-        part, buffer = self._parts[link]
+        part, buffer = self._parts[connection]
         if self._machine.accepts_deliveries(part.file_id):
             try:
                 written = self._storage.write(part.file_id, part.start, part.stop, buffer[: part.length])
                 self._machine.delivery_stored(part, written, now_ns())
             except Exception as error:  # any error affects only this file
-                self._failed(part.file_id, error)
+                self._on_error(part.file_id, error)
         return part
 
-    def forget(self, link: Link) -> None:
+    def forget(self, connection: FrameConnection) -> None:
         """Free the memory for the deliveries on a connection."""
-        self._parts.pop(link, None)
+        self._parts.pop(connection, None)
 
 
 class ClientPlane:
@@ -109,9 +109,9 @@ class ClientPlane:
     Args:
         machine: the client's state machine.
         storage: the client's store.
-        control: called with each effect that moves no data, to execute it.
-        verify: called with the id of a file whose held chunks cannot be read: the file must be verified again.
-        failed: called with a file's id and the error if received chunks cannot be stored.
+        execute_control: called with each effect that moves no data, to execute it.
+        on_unreadable: called with the id of a file whose held chunks cannot be read: the file must be verified again.
+        on_error: called with a file's id and the error if received chunks cannot be stored.
         faults: the faults to inject into received datagrams; None for none.
     """
 
@@ -119,32 +119,32 @@ class ClientPlane:
         self,
         machine: ClientMachine,
         storage: Storage,
-        control: Callable[[FinishFile | ReportMilestone | DownlinkChanged | InputDropped], None],
-        verify: Callable[[FileId], None],
-        failed: Callable[[FileId, Exception], None],
+        execute_control: Callable[[FinishFile | ReportMilestone | DownlinkChanged | InputDropped], None],
+        on_unreadable: Callable[[FileId], None],
+        on_error: Callable[[FileId, Exception], None],
         faults: Faults | None = None,
     ) -> None:
         self._machine = machine
         self._storage = storage
-        self._control = control
-        self._verify = verify
+        self._execute_control = execute_control
+        self._on_unreadable = on_unreadable
         self._faults = faults
         self._driver: Driver[ClientEffect] = Driver(machine, self._execute)
         self._server: Address = ("", 0)
         self._kept_links = True
-        self._path = DataPath()
+        self._data_path = DataPathStatus()
         self._datagrams: DatagramSocket | None = None
         self._acceptor: Acceptor | None = None
-        self._uplink = ReconnectingLink(self)
-        self._connections: set[Link] = set()
-        self._parts = DeliveryParts(machine, storage, failed)
+        self._link = ReconnectingLink(self)
+        self._connections: set[FrameConnection] = set()
+        self._parts = DeliveryParts(machine, storage, on_error)
 
     # -- the session
 
     def listen(self, family: socket.AddressFamily) -> int:
         """Open the port for deliveries on separate connections (classic), if it is not open; return its number."""
         if self._acceptor is None:
-            self._acceptor = Acceptor(bind_listener(_ANY[family], 0), self._accept, accepts_per_wakeup=1)
+            self._acceptor = Acceptor(bind_listener(_ANY_HOST[family], 0), self._accept, accepts_per_wakeup=1)
         return self._acceptor.port
 
     def join(self, session: int, server: Address, parameters: Parameters) -> None:
@@ -160,15 +160,15 @@ class ClientPlane:
         """
         self.leave()
         self._server, self._kept_links = server, parameters.kept_links
-        self._path = DataPath()
-        bound = bind_datagrams(_ANY[family_of(server)], 0)
+        self._data_path = DataPathStatus()
+        bound = bind_datagrams(_ANY_HOST[family_of(server)], 0)
         self._datagrams = DatagramSocket(bound, self._on_datagram, self._faults)
         self._machine.joined(session, server, parameters, now_ns())
         if self._kept_links:
-            self._uplink.open(session, server, self._path)
+            self._link.open(session, server, self._data_path)
         self.pump()
 
-    async def require_path(self, timeout_seconds: float) -> None:
+    async def wait_for_data_path(self, timeout_seconds: float) -> None:
         """Wait until data can flow in this session: UDP works in both directions, and TCP connections can be made.
 
         In the classic profile, a TCP connection that carries no data is opened as a test, and closed again.
@@ -179,22 +179,22 @@ class ClientPlane:
         Raises:
             NoDataPath: UDP, TCP or both do not work in time; the message says which.
         """
-        path = self._path
+        data_path = self._data_path
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 if not self._kept_links:
-                    while (failure := await connect_error(self._server, timeout_seconds)) is not None:
-                        path.note_tcp(failure)
+                    while (failure := await probe_tcp(self._server, timeout_seconds)) is not None:
+                        data_path.note_tcp(failure)
                         await asyncio.sleep(TCP_PROBE_SECONDS)
-                    path.note_tcp(None)
-                await path.ready.wait()
-        if not path.ready.is_set():
-            raise NoDataPath(path.problem_text(self._server))
+                    data_path.note_tcp(None)
+                await data_path.ready.wait()
+        if not data_path.ready.is_set():
+            raise NoDataPath(data_path.problem_text(self._server))
 
     def leave(self) -> None:
         """End the session: close its UDP socket and its TCP connections. The files and the listener stay."""
         self._machine.left()
-        self._uplink.close()
+        self._link.close()
         for connection in list(self._connections):
             connection.close()
         if self._datagrams is not None:
@@ -238,7 +238,7 @@ class ClientPlane:
             case Contribute(frame):
                 self._contribute(frame)
             case FinishFile() | ReportMilestone() | DownlinkChanged() | InputDropped():
-                self._control(effect)
+                self._execute_control(effect)
             case _:
                 assert_never(effect)
 
@@ -252,16 +252,16 @@ class ClientPlane:
         except Exception as error:  # any error affects only this file
             log.warning("cannot send chunks [%d, %d): %s", frame.start, frame.stop, error)
             log.debug("cannot send chunks: stack trace:", exc_info=error)
-            self._verify(frame.file_id)
+            self._on_unreadable(frame.file_id)
             return
         views = [payload] if isinstance(payload, memoryview) else payload
-        on_unreadable = functools.partial(self._cannot_read, frame)
+        on_unreadable = functools.partial(self._note_unreadable, frame)
         if self._kept_links:
-            if self._uplink.link is not None:
-                self._uplink.link.send(frame, views, on_unreadable=on_unreadable)
+            if self._link.current is not None:
+                self._link.current.send(frame, views, on_unreadable=on_unreadable)
         elif len(self._connections) < CONNECTIONS_MAX:
             try:
-                connection = Link.dial(self._server, self, persistent=False)
+                connection = FrameConnection.dial(self._server, self, persistent=False)
             except OSError:
                 return  # the server asks for the chunks again
             self._connections.add(connection)
@@ -269,16 +269,16 @@ class ClientPlane:
             connection.close_when_sent()
             connection.start()
 
-    def _cannot_read(self, frame: Frame) -> None:
+    def _note_unreadable(self, frame: Frame) -> None:
         log.warning("cannot read chunks [%d, %d) any more: verifying the file", frame.start, frame.stop)
-        self._verify(frame.file_id)
+        self._on_unreadable(frame.file_id)
 
     # -- input
 
     def _on_datagram(self, data: bytes, source: Address) -> None:
         self._machine.receive_datagram(data, source, now_ns())
         if self._machine.hellos.downlink_ok:
-            self._path.note_udp()
+            self._data_path.note_udp()
         self.pump()
 
     def _accept(self, stream: socket.socket, peer: Address) -> None:
@@ -287,48 +287,48 @@ class ClientPlane:
             self._machine.connection_dropped(DropReason.TOO_MANY, address_text(peer))
             self.pump()
             return
-        link = Link.accepted(stream, peer, self, persistent=False)
-        self._connections.add(link)
-        link.start()
+        connection = FrameConnection.wrap(stream, peer, self, persistent=False)
+        self._connections.add(connection)
+        connection.start()
 
-    def link_opened(self, link: Link) -> None:
-        """See ``LinkHandler.link_opened``. When the link opens, the machine repeats its requests."""
-        if link is self._uplink.link:
-            self._uplink.note_opened()
+    def connection_opened(self, connection: FrameConnection) -> None:
+        """See ``ConnectionHandler.connection_opened``. When the link opens, the machine repeats its requests."""
+        if connection is self._link.current:
+            self._link.note_opened()
             self._machine.link_opened(now_ns())
             self.pump()
 
-    def link_closed(self, link: Link, error: WireError | None) -> None:
-        """See ``LinkHandler.link_closed``."""
-        self._connections.discard(link)
-        self._parts.forget(link)
+    def connection_closed(self, connection: FrameConnection, error: WireError | None) -> None:
+        """See ``ConnectionHandler.connection_closed``."""
+        self._connections.discard(connection)
+        self._parts.forget(connection)
         if error is not None:
-            self._machine.connection_dropped(error.reason, address_text(link.peer))
+            self._machine.connection_dropped(error.reason, address_text(connection.peer))
             self.pump()
-        if link is self._uplink.link:
-            self._uplink.note_closed(link)
+        if connection is self._link.current:
+            self._link.note_closed(connection)
 
-    def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
+    def frame_started(self, connection: FrameConnection, frame: Frame) -> list[memoryview] | None:
         """See ``FrameHandler.frame_started``."""
-        if self._machine.delivery_started(frame, address_text(link.peer)):
-            return [self._parts.allocate(link, frame, frame.start)]
-        if link is not self._uplink.link:  # the connection was for this transfer only
-            link.close()
+        if self._machine.delivery_started(frame, address_text(connection.peer)):
+            return [self._parts.allocate(connection, frame, frame.start)]
+        if connection is not self._link.current:  # the connection was for this transfer only
+            connection.close()
         self.pump()
         return None
 
-    def frame_continued(self, link: Link, frame: Frame) -> list[memoryview]:
+    def frame_continued(self, connection: FrameConnection, frame: Frame) -> list[memoryview]:
         """See ``FrameHandler.frame_continued``."""
-        part = self._parts.store(link)
+        part = self._parts.store(connection)
         self.pump()
-        return [] if link.closed else [self._parts.allocate(link, frame, part.stop)]
+        return [] if connection.closed else [self._parts.allocate(connection, frame, part.stop)]
 
-    def frame_received(self, link: Link, frame: Frame) -> None:
+    def frame_received(self, connection: FrameConnection, frame: Frame) -> None:
         """See ``FrameHandler.frame_received``."""
-        self._parts.store(link)
+        self._parts.store(connection)
         self.pump()
-        if link is not self._uplink.link:
-            link.close()
+        if connection is not self._link.current:
+            connection.close()
 
-    def frame_aborted(self, link: Link, frame: Frame) -> None:
-        """See ``LinkHandler.frame_aborted``. Nothing to do: the machine requests missing chunks again."""
+    def frame_aborted(self, connection: FrameConnection, frame: Frame) -> None:
+        """See ``ConnectionHandler.frame_aborted``. Nothing to do: the machine requests missing chunks again."""

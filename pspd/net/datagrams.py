@@ -10,15 +10,15 @@ from typing import TypeVar
 
 from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX
 from pspd.host.addresses import ANY_HOSTS, address_of, sockaddr_of
-from pspd.net.faults import Faults, FaultyReceiver, Receive
+from pspd.net.faults import DatagramHandler, Faults, FaultyReceiver
 from pspd.net.io_budget import IoBudget
 from pspd.text.addresses import Address, address_text
 
 DATAGRAMS_PER_WAKEUP = 64
 """The most datagrams to receive before the event loop continues."""
 
-REPLY_PATHS_MAX = 65_536
-"""The most peers whose path is remembered. For a forgotten peer, the first socket sends the reply, and the kernel
+PEERS_MAX = 65_536
+"""The most peers whose local end is remembered. The first socket sends the reply to a forgotten peer, and the kernel
 chooses the source address."""
 
 # Linux's numbers of the options of ip(7) and RFC 3542, section 6: Python does not name them on every system.
@@ -32,20 +32,20 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def note_path(paths: dict[Address, T], peer: Address, path: T) -> None:
-    """Remember the path of a peer's last datagram. If too many peers are remembered, forget the first of them.
+def note_local_end(local_ends: dict[Address, T], peer: Address, local_end: T) -> None:
+    """Remember the local end of a peer: the local address or the socket that received the peer's last datagram.
 
-    A path is the local address or the socket that received the datagram.
+    If more than ``PEERS_MAX`` peers are remembered, forget the oldest one.
 
     Args:
-        paths: the remembered path of each peer.
+        local_ends: the local end of each peer.
         peer: the sender of the datagram.
-        path: the path of the datagram.
+        local_end: the local end that received the datagram.
     """
-    if paths.get(peer) != path:
-        paths[peer] = path
-        if len(paths) > REPLY_PATHS_MAX:
-            del paths[next(iter(paths))]
+    if local_ends.get(peer) != local_end:
+        local_ends[peer] = local_end
+        if len(local_ends) > PEERS_MAX:
+            del local_ends[next(iter(local_ends))]
 
 
 class DatagramSocket:
@@ -53,23 +53,23 @@ class DatagramSocket:
 
     Args:
         bound: the socket.
-        receive: called with each datagram and its sender's address.
+        on_datagram: called with each datagram and its sender's address.
         faults: the faults to inject into received datagrams; None for none.
-        tracks_local: whether to reply to each peer from the local address to which the peer has sent. A socket that is
-            bound to all addresses of the machine needs this: peers drop datagrams from an unknown address.
+        is_wildcard: whether the socket is bound to all addresses of the machine. It then replies to each peer from the
+            local address to which the peer has sent, because peers drop datagrams from other addresses.
 
     Attributes:
         unsent_count: the number of datagrams that the kernel did not accept; they are lost.
     """
 
     def __init__(
-        self, bound: socket.socket, receive: Receive, faults: Faults | None = None, *, tracks_local: bool = False
+        self, bound: socket.socket, on_datagram: DatagramHandler, faults: Faults | None, *, is_wildcard: bool = False
     ) -> None:
         self.unsent_count = 0
         self._is_ipv6 = bound.family == socket.AF_INET6
-        self._local: dict[Address, bytes] | None = {} if tracks_local and _enable_packet_info(bound) else None
+        self._local_ends: dict[Address, bytes] | None = {} if is_wildcard and _enable_packet_info(bound) else None
         self._socket = bound
-        self._receive = FaultyReceiver(faults, receive) if faults else receive
+        self._on_datagram = FaultyReceiver(faults, on_datagram) if faults else on_datagram
         self._loop = asyncio.get_running_loop()
         self._budget = IoBudget.of_running_loop()
         self._loop.add_reader(bound, self._on_readable)
@@ -87,7 +87,7 @@ class DatagramSocket:
             address: the destination.
         """
         try:
-            if self._local is not None and (local := self._local.get(address)) is not None:
+            if self._local_ends is not None and (local := self._local_ends.get(address)) is not None:
                 self._socket.sendmsg([data], [self._source_option(local)], 0, sockaddr_of(address))
             else:
                 self._socket.sendto(data, sockaddr_of(address) if self._is_ipv6 else address)
@@ -96,7 +96,7 @@ class DatagramSocket:
 
     def _on_readable(self) -> None:
         for _ in range(DATAGRAMS_PER_WAKEUP):
-            if self._socket.fileno() < 0 or not self._budget.admits(self._on_readable):
+            if self._socket.fileno() < 0 or not self._budget.admit_or_defer(self._on_readable):
                 return
             try:
                 data, source = self._read()
@@ -105,19 +105,19 @@ class DatagramSocket:
             except OSError:
                 continue  # an ICMP error about an earlier datagram
             try:
-                self._receive(data, source)
+                self._on_datagram(data, source)
             except Exception:  # an error about one datagram must not stop the next ones
                 log.exception("a datagram from %s could not be handled", address_text(source))
 
     def _read(self) -> tuple[bytes, Address]:
         # One byte more than allowed, to recognize longer datagrams.
-        if self._local is None:
+        if self._local_ends is None:
             data, source = self._socket.recvfrom(DATAGRAM_BYTES_MAX + 1)
             return data, address_of(source) if self._is_ipv6 else source
         data, options, _, source = self._socket.recvmsg(DATAGRAM_BYTES_MAX + 1, _CONTROL_BYTES)
         peer = address_of(source)
         for _, _, info in options:
-            note_path(self._local, peer, info[:16] if self._is_ipv6 else info[4:8])
+            note_local_end(self._local_ends, peer, info[:16] if self._is_ipv6 else info[4:8])
         return data, peer
 
     def _source_option(self, local: bytes) -> tuple[int, int, bytes]:
@@ -139,15 +139,15 @@ class DatagramSockets:
     Args:
         hosts: the local host of each socket, as a literal.
         bound: the bound sockets, in the same order. They belong to this object.
-        receive: called with each datagram and its sender's address.
+        on_datagram: called with each datagram and its sender's address.
         faults: the faults to inject into received datagrams; None for none.
     """
 
     def __init__(
-        self, hosts: Sequence[str], bound: Sequence[socket.socket], receive: Receive, faults: Faults | None = None
+        self, hosts: Sequence[str], bound: Sequence[socket.socket], on_datagram: DatagramHandler, faults: Faults | None
     ) -> None:
-        self._receive = receive
-        self._paths: dict[Address, DatagramSocket] | None = {} if len(hosts) > 1 else None
+        self._on_datagram = on_datagram
+        self._peer_sockets: dict[Address, DatagramSocket] | None = {} if len(hosts) > 1 else None
         self._sockets = [self._open(host, each, faults) for host, each in zip(hosts, bound, strict=True)]
 
     @property
@@ -156,15 +156,15 @@ class DatagramSockets:
         return self._sockets[0].port
 
     def _open(self, host: str, bound: socket.socket, faults: Faults | None) -> DatagramSocket:
-        if self._paths is None:
-            return DatagramSocket(bound, self._receive, faults, tracks_local=host in ANY_HOSTS)
-        paths, receive = self._paths, self._receive
+        if self._peer_sockets is None:
+            return DatagramSocket(bound, self._on_datagram, faults, is_wildcard=host in ANY_HOSTS)
+        peer_sockets, on_datagram = self._peer_sockets, self._on_datagram
 
-        def note_and_receive(data: bytes, source: Address) -> None:
-            note_path(paths, source, opened)
-            receive(data, source)
+        def note_and_handle(data: bytes, source: Address) -> None:
+            note_local_end(peer_sockets, source, opened)
+            on_datagram(data, source)
 
-        opened = DatagramSocket(bound, note_and_receive, faults, tracks_local=host in ANY_HOSTS)
+        opened = DatagramSocket(bound, note_and_handle, faults, is_wildcard=host in ANY_HOSTS)
         return opened
 
     def send(self, data: bytes, address: Address) -> None:
@@ -176,8 +176,8 @@ class DatagramSockets:
             data: the datagram.
             address: the destination.
         """
-        path = self._paths.get(address) if self._paths is not None else None
-        (path or self._sockets[0]).send(data, address)
+        used = self._peer_sockets.get(address) if self._peer_sockets is not None else None
+        (used or self._sockets[0]).send(data, address)
 
     def close(self) -> None:
         """Close all sockets."""

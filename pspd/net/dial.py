@@ -38,7 +38,7 @@ async def first_answering(addresses: Sequence[Address], timeout_seconds: float) 
         async with asyncio.timeout(timeout_seconds):
             while waiting or attempts:
                 if waiting:
-                    attempt = asyncio.create_task(connect_error(waiting[0], timeout_seconds))
+                    attempt = asyncio.create_task(probe_tcp(waiting[0], timeout_seconds))
                     attempts[attempt] = waiting.pop(0)
                 delay = ATTEMPT_DELAY_SECONDS if waiting else None
                 done, _ = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
@@ -54,7 +54,7 @@ async def first_answering(addresses: Sequence[Address], timeout_seconds: float) 
     return None
 
 
-async def connect_error(address: Address, timeout_seconds: float) -> str | None:
+async def probe_tcp(address: Address, timeout_seconds: float) -> str | None:
     """Open a TCP connection as a test, and close it again; return why the attempt failed.
 
     Args:
@@ -89,7 +89,7 @@ class DialLog:
     def __init__(self) -> None:
         self._failures: dict[Address, tuple[int, float]] = {}  # failures in a row, time of the next log line
 
-    def failed(self, address: Address, why: str) -> None:
+    def note_failure(self, address: Address, why: str) -> None:
         """Count a failure; log the second failure in a row, then at most one per ``LOG_INTERVAL_SECONDS``.
 
         Args:
@@ -106,7 +106,7 @@ class DialLog:
             del self._failures[next(iter(self._failures))]
         self._failures[address] = count, next_log_at
 
-    def succeeded(self, address: Address) -> None:
+    def note_success(self, address: Address) -> None:
         """Forget the failures of an address; log the success if they were logged."""
         count, _ = self._failures.pop(address, (0, 0.0))
         if count >= LOGGED_FAILURES_MIN:

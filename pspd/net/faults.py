@@ -10,7 +10,7 @@ from random import Random
 from pspd.errors import BadArgument
 from pspd.text.addresses import Address
 
-Receive = Callable[[bytes, Address], None]
+DatagramHandler = Callable[[bytes, Address], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class FaultyReceiver:
 
     Args:
         faults: the faults to inject.
-        receive: called with each datagram that remains, and its sender's address.
+        on_datagram: called with each datagram that remains, and its sender's address.
     """
 
-    def __init__(self, faults: Faults, receive: Receive) -> None:
+    def __init__(self, faults: Faults, on_datagram: DatagramHandler) -> None:
         self._faults = faults
-        self._receive = receive
+        self._on_datagram = on_datagram
         self._random = Random(faults.seed)
         self._delayed: tuple[bytes, Address] | None = None
 
@@ -78,9 +78,9 @@ class FaultyReceiver:
         if self._delayed is None and random.random() < faults.reorder:
             self._delayed = (data, source)
             return
-        self._receive(data, source)
+        self._on_datagram(data, source)
         if random.random() < faults.duplicate:
-            self._receive(data, source)
+            self._on_datagram(data, source)
         if self._delayed is not None:
             delayed, self._delayed = self._delayed, None
-            self._receive(*delayed)
+            self._on_datagram(*delayed)

@@ -32,7 +32,7 @@ class IoBudget:
         """Return the budget that all sockets of the running event loop share."""
         return _BUDGETS.setdefault(asyncio.get_running_loop(), IoBudget())
 
-    def admits(self, callback: Callable[[], None]) -> bool:
+    def admit_or_defer(self, callback: Callable[[], None]) -> bool:
         """Return whether a socket's callback may do work now; if not, defer it to the next slice.
 
         The first call between two slices begins the next slice.

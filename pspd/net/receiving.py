@@ -17,36 +17,36 @@ _DISCARD_BUFFER = memoryview(bytearray(1024 * 1024))
 _DISCARD_FLAGS = getattr(socket, "MSG_TRUNC", 0) if os.uname().sysname == "Linux" else 0
 """With MSG_TRUNC, Linux itself discards the received bytes, without a copy (tcp(7))."""
 
-OwnerT = TypeVar("OwnerT", contravariant=True)
+ConnectionT = TypeVar("ConnectionT", contravariant=True)
 
 
-class FrameHandler(Protocol[OwnerT]):
+class FrameHandler(Protocol[ConnectionT]):
     """Handles the frames of connections. Any call may close its connection; the rest of the stream is then ignored."""
 
-    def frame_started(self, link: OwnerT, frame: Frame) -> list[memoryview] | None:
+    def frame_started(self, connection: ConnectionT, frame: Frame) -> list[memoryview] | None:
         """Handle the head of a frame. This is the only call for a frame without a payload.
 
         Args:
-            link: the connection.
+            connection: the connection.
             frame: the head.
 
         Returns:
             Memory for the payload, or for its first part; None to discard the payload.
         """
 
-    def frame_continued(self, link: OwnerT, frame: Frame) -> list[memoryview]:
+    def frame_continued(self, connection: ConnectionT, frame: Frame) -> list[memoryview]:
         """Handle a received part of the payload, except the last part; return memory for the next part.
 
         Args:
-            link: the connection.
+            connection: the connection.
             frame: the head of the frame.
         """
 
-    def frame_received(self, link: OwnerT, frame: Frame) -> None:
+    def frame_received(self, connection: ConnectionT, frame: Frame) -> None:
         """Handle the complete payload, or its last part.
 
         Args:
-            link: the connection.
+            connection: the connection.
             frame: the head of the frame.
         """
 
@@ -54,24 +54,24 @@ class FrameHandler(Protocol[OwnerT]):
 class ReceiveState(Enum):
     """The meaning of the next bytes of a stream.
 
-    HEAD and BODY are the head and the payload of a frame, and DISCARD is a payload to discard. ENDED means that
+    HEAD and PAYLOAD are the head and the payload of a frame, and DISCARD is a payload to discard. ENDED means that
     the connection is closed.
     """
 
     HEAD = auto()
-    BODY = auto()
+    PAYLOAD = auto()
     DISCARD = auto()
     ENDED = auto()
 
 
 # Python 3.11 looks up an enum's members slowly. mypyc compiles a Final to a C variable.
 _HEAD: Final = ReceiveState.HEAD
-_BODY: Final = ReceiveState.BODY
+_PAYLOAD: Final = ReceiveState.PAYLOAD
 _DISCARD: Final = ReceiveState.DISCARD
 _ENDED: Final = ReceiveState.ENDED
 
 
-class FrameReceiver(Generic[OwnerT]):
+class FrameReceiver(Generic[ConnectionT]):
     """Reads frames from a stream socket.
 
     It has no reference to the connection that owns it: a cycle would stay in memory until a garbage collection.
@@ -84,22 +84,22 @@ class FrameReceiver(Generic[OwnerT]):
         received_count: the number of bytes received so far.
     """
 
-    def __init__(self, handler: FrameHandler[OwnerT]) -> None:
+    def __init__(self, handler: FrameHandler[ConnectionT]) -> None:
         self.state = _HEAD
         self.received_count = 0
         self._handler = handler
         self._head = memoryview(bytearray(FRAME_BYTES))
         self._targets = [self._head]
-        self._frame = Frame(Kind.LINK, 0)  # in BODY: the head of the frame
-        self._unallocated = 0  # in BODY: payload bytes that have no memory yet
+        self._frame = Frame(Kind.LINK, 0)  # in PAYLOAD: the head of the frame
+        self._unallocated = 0  # in PAYLOAD: payload bytes that have no memory yet
         self._discard_left = 0  # in DISCARD: payload bytes to come
 
-    def read(self, stream: socket.socket, owner: OwnerT) -> None:
+    def read(self, stream: socket.socket, connection: ConnectionT) -> None:
         """Read once, and handle the received bytes.
 
         Args:
             stream: a non-blocking socket.
-            owner: the connection to pass to the handler.
+            connection: the connection to pass to the handler.
 
         Raises:
             BlockingIOError: nothing has arrived.
@@ -114,14 +114,14 @@ class FrameReceiver(Generic[OwnerT]):
                 self.state = _HEAD
         else:
             count = stream.recvmsg_into(self._targets[:VIEWS_PER_CALL])[0]
-            self._advance(count, owner)
+            self._advance(count, connection)
         if count == 0:
             raise ConnectionResetError("the peer has closed the connection")
         self.received_count += count
 
     def end(self) -> Frame | None:
         """End the stream; return the head of a frame whose payload is incomplete and not discarded, or None."""
-        frame = self._frame if self.state is _BODY else None
+        frame = self._frame if self.state is _PAYLOAD else None
         self.state = _ENDED
         return frame
 
@@ -135,7 +135,7 @@ class FrameReceiver(Generic[OwnerT]):
         """Whether a part of a head, but not all of it, has been received."""
         return self.state is _HEAD and len(self._targets[0]) < FRAME_BYTES
 
-    def _advance(self, count: int, owner: OwnerT) -> None:
+    def _advance(self, count: int, connection: ConnectionT) -> None:
         """Process received bytes, which fill the targets in order: the rest of a payload, then the next head."""
         while count:
             target = self._targets[0]
@@ -146,20 +146,20 @@ class FrameReceiver(Generic[OwnerT]):
             del self._targets[0]
             if self.state is _HEAD:
                 self._targets = [self._head]
-                self._start_frame(decode_frame(self._head), owner)
+                self._start_frame(decode_frame(self._head), connection)
             elif len(self._targets) == (0 if self._unallocated else 1):
-                self._end_part(owner)
+                self._end_part(connection)
             if self.state is _ENDED:
                 return
 
-    def _start_frame(self, frame: Frame, owner: OwnerT) -> None:
-        targets = self._handler.frame_started(owner, frame)
+    def _start_frame(self, frame: Frame, connection: ConnectionT) -> None:
+        targets = self._handler.frame_started(connection, frame)
         if frame.length == 0 or self.state is _ENDED:
             return
         if targets is None:
             self.state, self._discard_left = _DISCARD, frame.length
         else:
-            self.state, self._frame, self._unallocated = _BODY, frame, frame.length
+            self.state, self._frame, self._unallocated = _PAYLOAD, frame, frame.length
             self._receive_into(targets)
 
     def _receive_into(self, targets: list[memoryview]) -> None:
@@ -167,9 +167,9 @@ class FrameReceiver(Generic[OwnerT]):
         # One system call receives the end of this payload and the next head.
         self._targets = targets if self._unallocated else [*targets, self._head]
 
-    def _end_part(self, owner: OwnerT) -> None:
+    def _end_part(self, connection: ConnectionT) -> None:
         if self._unallocated:
-            self._receive_into(self._handler.frame_continued(owner, self._frame))
+            self._receive_into(self._handler.frame_continued(connection, self._frame))
         else:
             self.state = _HEAD
-            self._handler.frame_received(owner, self._frame)
+            self._handler.frame_received(connection, self._frame)

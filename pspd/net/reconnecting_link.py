@@ -8,8 +8,8 @@ from random import Random
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import Kind
 from pspd.net.backoff import Backoff
+from pspd.net.connection import ConnectionHandler, FrameConnection
 from pspd.net.dial import DialLog
-from pspd.net.link import Link, LinkHandler
 from pspd.text.addresses import Address, address_text
 
 DIAL_SECONDS_MIN = 0.05
@@ -19,7 +19,7 @@ STABLE_SECONDS = 1.0
 """A link that ends sooner is a failed attempt: another program or a proxy may have accepted the connection."""
 
 
-class DataPath:
+class DataPathStatus:
     """A record of whether UDP and TCP have worked between a client and its server in one session.
 
     Attributes:
@@ -65,73 +65,73 @@ class ReconnectingLink:
             link.
 
     Attributes:
-        link: the current link, which may still be connecting; None between two attempts and after :meth:`close`.
+        current: the current link, which may still be connecting; None between two attempts and after :meth:`close`.
     """
 
-    def __init__(self, handler: LinkHandler) -> None:
-        self.link: Link | None = None
+    def __init__(self, handler: ConnectionHandler) -> None:
+        self.current: FrameConnection | None = None
         self._handler = handler
         self._loop = asyncio.get_running_loop()
         self._backoff = Backoff(DIAL_SECONDS_MIN, DIAL_SECONDS_MAX, Random())
-        self._log = DialLog()
+        self._dial_log = DialLog()
         self._session = 0
         self._server: Address = ("", 0)
-        self._path = DataPath()
+        self._data_path = DataPathStatus()
         self._is_stable = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def open(self, session: int, server: Address, path: DataPath) -> None:
+    def open(self, session: int, server: Address, data_path: DataPathStatus) -> None:
         """Connect to a server, and connect again whenever the link breaks, until :meth:`close` is called.
 
         Args:
             session: the session number of the client.
             server: the address of the server's data port.
-            path: the record of whether attempts succeed.
+            data_path: the record of whether attempts succeed.
         """
-        self._session, self._server, self._path = session, server, path
+        self._session, self._server, self._data_path = session, server, data_path
         self._dial()
 
     def close(self) -> None:
         """Close the link, and do not connect again."""
         self._cancel_timer()
-        link, self.link = self.link, None
-        if link is not None:
-            link.close()
+        connection, self.current = self.current, None
+        if connection is not None:
+            connection.close()
 
     def note_opened(self) -> None:
         """Record that the current link is connected, and begin to wait until it is stable."""
-        self._path.note_tcp(None)
+        self._data_path.note_tcp(None)
         self._timer = self._loop.call_later(STABLE_SECONDS, self._note_stable)
 
-    def note_closed(self, link: Link) -> None:
+    def note_closed(self, connection: FrameConnection) -> None:
         """Schedule the next attempt, as the current link was closed; record a failure if the link was not stable."""
-        self.link = None
+        self.current = None
         self._cancel_timer()
         if not self._is_stable:
-            self._note_failure(link.connect_failure or "it was closed at once")
+            self._note_failure(connection.connect_failure or "it was closed at once")
         self._dial_later()
 
     def _dial(self) -> None:
         self._timer = None
         self._is_stable = False
         try:
-            self.link = Link.dial(self._server, self._handler, persistent=True)
+            self.current = FrameConnection.dial(self._server, self._handler, persistent=True)
         except OSError as error:
             self._note_failure(error.strerror or str(error))
             self._dial_later()
             return
-        self.link.send(Frame(Kind.LINK, self._session), [])
-        self.link.start()
+        self.current.send(Frame(Kind.LINK, self._session), [])
+        self.current.start()
 
     def _note_stable(self) -> None:
         self._timer = None
         self._is_stable = True
         self._backoff.reset()
-        self._log.succeeded(self._server)
+        self._dial_log.note_success(self._server)
 
     def _note_failure(self, why: str) -> None:
-        self._path.note_tcp(why)
-        self._log.failed(self._server, why)
+        self._data_path.note_tcp(why)
+        self._dial_log.note_failure(self._server, why)
 
     def _dial_later(self) -> None:
         self._timer = self._loop.call_later(self._backoff.next_seconds(), self._dial)

@@ -13,16 +13,16 @@ from pspd.core.server.machine import ServerMachine
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import DropReason, Kind, WireError
 from pspd.net.acceptor import Acceptor
+from pspd.net.connection import FrameConnection
 from pspd.net.datagrams import DatagramSockets
 from pspd.net.dial import DialLog
 from pspd.net.driver import Driver, now_ns
 from pspd.net.faults import Faults
-from pspd.net.link import Link
 from pspd.net.sockets import bind_pairs
 from pspd.text.addresses import Address, address_text
 
 ACCEPTS_PER_WAKEUP = 256
-UNIDENTIFIED_LINKS_MAX = 8192
+UNIDENTIFIED_CONNECTIONS_MAX = 8192
 """The most accepted connections without a LINK frame. In the classic profile, every accepted connection counts."""
 IDENTIFY_SECONDS_MAX = 15.0
 """How long the peer of an accepted link may take to send its LINK frame."""
@@ -33,7 +33,7 @@ class ServerPlane:
 
     Args:
         machine: the server's state machine.
-        control: called with each control effect, to execute it.
+        execute_control: called with each control effect, to execute it.
         hosts: the hosts to listen on, as literals: see ``listen_hosts``.
         port: the number of both the UDP and the TCP port; 0 for any.
         faults: the faults to inject into received datagrams; None for none.
@@ -45,19 +45,19 @@ class ServerPlane:
     def __init__(
         self,
         machine: ServerMachine,
-        control: Callable[[ControlEffect], None],
+        execute_control: Callable[[ControlEffect], None],
         hosts: Sequence[str],
         port: int,
         faults: Faults | None = None,
     ) -> None:
         self._machine = machine
-        self._control = control
+        self._execute_control = execute_control
         self._loop = asyncio.get_running_loop()
         self._driver: Driver[ServerEffect] = Driver(machine, self._execute)
-        self._sessions: dict[Link, int] = {}  # by accepted connection; 0 without a LINK frame
-        self._links: dict[int, Link] = {}  # the link of each session
-        self._delivering: set[Link] = set()  # dialled connections, each for one delivery
-        self._receptions: dict[Link, Reception] = {}  # of the contribution in progress on each connection
+        self._sessions: dict[FrameConnection, int] = {}  # by accepted connection; 0 without a LINK frame
+        self._links: dict[int, FrameConnection] = {}  # the link of each session
+        self._delivery_connections: set[FrameConnection] = set()  # dialled connections, each for one delivery
+        self._receptions: dict[FrameConnection, Reception] = {}  # of the contribution in progress on each connection
         self._dial_log = DialLog()
         pairs = bind_pairs(hosts, port)
         self._datagrams = DatagramSockets(hosts, [bound for _, bound in pairs], self._on_datagram, faults)
@@ -80,8 +80,8 @@ class ServerPlane:
         for acceptor in self._acceptors:
             acceptor.close()
         self._datagrams.close()
-        for link in [*self._sessions, *self._delivering]:
-            link.close()
+        for connection in [*self._sessions, *self._delivery_connections]:
+            connection.close()
 
     # -- effects
 
@@ -92,35 +92,35 @@ class ServerPlane:
             case Deliver():
                 self._deliver(effect)
             case CloseLink(session):
-                if (link := self._links.get(session)) is not None:
-                    link.close()
+                if (connection := self._links.get(session)) is not None:
+                    connection.close()
             case _:
-                self._control(effect)
+                self._execute_control(effect)
 
     def _deliver(self, delivery: Deliver) -> None:
         """Send a delivery over the client's link or a separate connection (R6), or report a failure to the machine."""
         kept = self._machine.parameters.kept_links
-        link = self._links.get(delivery.session) if kept else self._dial(delivery.session)
-        if link is None:
+        connection = self._links.get(delivery.session) if kept else self._dial(delivery.session)
+        if connection is None:
             self._delivery_ended(delivery, sent=False)
             return
-        link.send(delivery.frame, delivery.views, lambda sent: self._delivery_ended(delivery, sent))
+        connection.send(delivery.frame, delivery.views, lambda sent: self._delivery_ended(delivery, sent))
         if not kept:
-            link.close_when_sent()
-            link.start()
+            connection.close_when_sent()
+            connection.start()
 
-    def _dial(self, session: int) -> Link | None:
+    def _dial(self, session: int) -> FrameConnection | None:
         """Connect to a client for one delivery; return None if the client has no port or the attempt fails at once."""
         address = self._machine.delivery_address(session)
         if address is None:
             return None
         try:
-            link = Link.dial(address, self, persistent=False)
+            connection = FrameConnection.dial(address, self, persistent=False)
         except OSError as error:
-            self._dial_log.failed(address, error.strerror or str(error))
+            self._dial_log.note_failure(address, error.strerror or str(error))
             return None
-        self._delivering.add(link)
-        return link
+        self._delivery_connections.add(connection)
+        return connection
 
     def _delivery_ended(self, delivery: Deliver, sent: bool) -> None:
         """Tell the machine that the kernel has all bytes of a delivery, or that it failed: its views are free again."""
@@ -135,91 +135,91 @@ class ServerPlane:
         self.pump()
 
     def _accept(self, stream: socket.socket, peer: Address) -> None:
-        if len(self._sessions) - len(self._links) >= UNIDENTIFIED_LINKS_MAX:
+        if len(self._sessions) - len(self._links) >= UNIDENTIFIED_CONNECTIONS_MAX:
             stream.close()
             self._machine.connection_dropped(DropReason.TOO_MANY, address_text(peer))
             self.pump()
             return
         kept = self._machine.parameters.kept_links
-        link = Link.accepted(stream, peer, self, persistent=kept)
-        self._sessions[link] = 0
+        connection = FrameConnection.wrap(stream, peer, self, persistent=kept)
+        self._sessions[connection] = 0
         if kept:
-            self._loop.call_later(IDENTIFY_SECONDS_MAX, self._close_unidentified, link)
-        link.start()
+            self._loop.call_later(IDENTIFY_SECONDS_MAX, self._close_unidentified, connection)
+        connection.start()
 
-    def _close_unidentified(self, link: Link) -> None:
+    def _close_unidentified(self, connection: FrameConnection) -> None:
         """Close an accepted connection on which no complete LINK frame has arrived."""
-        if self._sessions.get(link) == 0:
-            self._refuse(link, DropReason.SILENT)
+        if self._sessions.get(connection) == 0:
+            self._refuse(connection, DropReason.SILENT)
 
-    def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
+    def frame_started(self, connection: FrameConnection, frame: Frame) -> list[memoryview] | None:
         """See ``FrameHandler.frame_started``. On a link, LINK must come first, then only contributions."""
         kept = self._machine.parameters.kept_links
-        is_link_due = kept and self._sessions[link] == 0
+        is_link_due = kept and self._sessions[connection] == 0
         if is_link_due != (frame.kind is Kind.LINK):
-            self._refuse(link, DropReason.MISPLACED)
+            self._refuse(connection, DropReason.MISPLACED)
             return None
         if is_link_due:
-            self._identify(link, frame.session)
+            self._identify(connection, frame.session)
             return None
         # A link carries frames of its own session only: CloseLink for another session would not close this link.
-        if kept and self._sessions[link] != frame.session:
-            self._refuse(link, DropReason.UNKNOWN_SESSION)
+        if kept and self._sessions[connection] != frame.session:
+            self._refuse(connection, DropReason.UNKNOWN_SESSION)
             return None
-        reception = self._machine.contribution_started(frame, address_text(link.peer), now_ns())
+        reception = self._machine.contribution_started(frame, address_text(connection.peer), now_ns())
         if reception is not None:
-            self._receptions[link] = reception
+            self._receptions[connection] = reception
         self.pump()
         if reception is None and not kept:
-            link.close()  # the connection was for this transfer only
+            connection.close()  # the connection was for this transfer only
         return reception.views if reception is not None else None
 
-    def _refuse(self, link: Link, reason: DropReason) -> None:
+    def _refuse(self, connection: FrameConnection, reason: DropReason) -> None:
         """Count a violation of the protocol by the peer, and close the connection."""
-        self._machine.connection_dropped(reason, address_text(link.peer))
-        link.close()
+        self._machine.connection_dropped(reason, address_text(connection.peer))
+        connection.close()
 
-    def _identify(self, link: Link, session: int) -> None:
+    def _identify(self, connection: FrameConnection, session: int) -> None:
         """Assign a link to a session and close the session's previous link; close the link of an unknown session."""
         if not self._machine.link_opened(session, now_ns()):
-            link.close()
+            connection.close()
             return
         previous = self._links.get(session)
-        self._sessions[link] = session
-        self._links[session] = link
+        self._sessions[connection] = session
+        self._links[session] = connection
         if previous is not None:
             previous.close()
         self.pump()
 
-    def frame_continued(self, link: Link, frame: Frame) -> list[memoryview]:
+    def frame_continued(self, connection: FrameConnection, frame: Frame) -> list[memoryview]:
         """See ``FrameHandler.frame_continued``. Never called: contributions get all their memory at the start."""
         raise AssertionError("a contribution has memory for all of its payload")
 
-    def frame_received(self, link: Link, frame: Frame) -> None:
+    def frame_received(self, connection: FrameConnection, frame: Frame) -> None:
         """See ``FrameHandler.frame_received``."""
-        self._machine.contribution_received(self._receptions.pop(link), now_ns())
+        self._machine.contribution_received(self._receptions.pop(connection), now_ns())
         self.pump()
 
-    def frame_aborted(self, link: Link, frame: Frame) -> None:
-        """See ``LinkHandler.frame_aborted``."""
-        self._machine.contribution_aborted(self._receptions.pop(link), now_ns())
+    def frame_aborted(self, connection: FrameConnection, frame: Frame) -> None:
+        """See ``ConnectionHandler.frame_aborted``."""
+        self._machine.contribution_aborted(self._receptions.pop(connection), now_ns())
         self.pump()
 
-    def link_opened(self, link: Link) -> None:
-        """See ``LinkHandler.link_opened``. The server dials only in the classic profile, for single deliveries."""
-        self._dial_log.succeeded(link.peer)
+    def connection_opened(self, connection: FrameConnection) -> None:
+        """See ``ConnectionHandler.connection_opened``. The server dials only in the classic profile."""
+        self._dial_log.note_success(connection.peer)
 
-    def link_closed(self, link: Link, error: WireError | None) -> None:
-        """See ``LinkHandler.link_closed``."""
-        if link in self._delivering:
-            self._delivering.remove(link)
-            if link.connect_failure:
-                self._dial_log.failed(link.peer, link.connect_failure)
+    def connection_closed(self, connection: FrameConnection, error: WireError | None) -> None:
+        """See ``ConnectionHandler.connection_closed``."""
+        if connection in self._delivery_connections:
+            self._delivery_connections.remove(connection)
+            if connection.connect_failure:
+                self._dial_log.note_failure(connection.peer, connection.connect_failure)
             return
-        session = self._sessions.pop(link, 0)
+        session = self._sessions.pop(connection, 0)
         if error is not None:
-            self._machine.connection_dropped(error.reason, address_text(link.peer))
-        if self._links.get(session) is link:
+            self._machine.connection_dropped(error.reason, address_text(connection.peer))
+        if self._links.get(session) is connection:
             del self._links[session]
             self._machine.link_closed(session, now_ns())
         self.pump()

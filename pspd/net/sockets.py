@@ -208,7 +208,7 @@ def start_connect(address: Address, *, persistent: bool = False) -> socket.socke
     try:
         set_user_timeout(stream)
         if persistent:
-            tune_persistent(stream)
+            configure_persistent(stream)
         with contextlib.suppress(BlockingIOError):
             stream.connect(sockaddr_of(target))
     except OSError:
@@ -223,7 +223,7 @@ def set_user_timeout(stream: socket.socket) -> None:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
-def tune_persistent(stream: socket.socket) -> None:
+def configure_persistent(stream: socket.socket) -> None:
     """Configure a connection for many transfers: disable Nagle's algorithm, and make the kernel probe an idle peer."""
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -219,7 +219,7 @@ MemberEvent = effects.MemberEffect | None
 """An instruction to a member; None asks the member to stop."""
 
 
-def attend_response(effect: MemberEvent) -> membership.AttendResponse:
+def member_event_to_pb(effect: MemberEvent) -> membership.AttendResponse:
     """Return an instruction to a member, or None (to stop), as a message."""
     match effect:
         case effects.Assign(_, manifest, shares, exchange_started, division):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX
-from pspd.net.datagrams import DATAGRAMS_PER_WAKEUP, DatagramSocket, note_path
+from pspd.net.datagrams import DATAGRAMS_PER_WAKEUP, DatagramSocket, note_local_end
 from pspd.net.faults import Faults
 from pspd.net.sockets import UDP_BUFFER_BYTES, bind_datagrams
 from pspd.text.addresses import Address
@@ -114,7 +114,7 @@ async def test_socket_may_be_closed_by_receiver(peer: socket.socket) -> None:
         taken.append(data)
         near.close()
 
-    near = DatagramSocket(bind_datagrams("127.0.0.1", 0), take)
+    near = DatagramSocket(bind_datagrams("127.0.0.1", 0), take, None)
     for data in (b"one", b"two"):
         peer.sendto(data, ("127.0.0.1", near.port))
     await until("one is received", lambda: taken)
@@ -143,7 +143,7 @@ def test_buffers_are_larger_than_default() -> None:
 @on_loop
 async def test_reply_comes_from_address_written_to(bound: str) -> None:
     received = Received()
-    near = DatagramSocket(bind_datagrams(bound, 0), received, tracks_local=True)
+    near = DatagramSocket(bind_datagrams(bound, 0), received, None, is_wildcard=True)
     hosts = ["127.0.0.5", "127.0.0.6"] + (["::1"] if bound == "::" else [])
     for host in [*hosts, *hosts]:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -158,10 +158,10 @@ async def test_reply_comes_from_address_written_to(bound: str) -> None:
 
 
 def test_reply_paths_forget_oldest_peer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pspd.net.datagrams.REPLY_PATHS_MAX", 2)
+    monkeypatch.setattr("pspd.net.datagrams.PEERS_MAX", 2)
     paths: dict[Address, str] = {}
     for port, path in ((1, "a"), (2, "b"), (1, "c"), (3, "d")):
-        note_path(paths, ("10.0.0.1", port), path)
+        note_local_end(paths, ("10.0.0.1", port), path)
     assert [paths.get(("10.0.0.1", port)) for port in (1, 2, 3, 4)] == [None, "b", "d", None]
 
 
@@ -175,7 +175,7 @@ async def test_error_about_datagram_does_not_stop_next(peer: socket.socket, capl
             raise RuntimeError("bad")
         received.append(data)
 
-    near = DatagramSocket(bind_datagrams("127.0.0.1", 0), receive)
+    near = DatagramSocket(bind_datagrams("127.0.0.1", 0), receive, None)
     for data in (b"bad", b"good"):
         peer.sendto(data, ("127.0.0.1", near.port))
     await until("the next is received", lambda: received == [b"good"])

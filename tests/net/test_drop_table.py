@@ -28,7 +28,7 @@ from pspd.store.digests import blake3_digest
 from pspd.store.files.memory import MemoryStore
 from tests.core.bench import Bench
 from tests.core.samples import sessions
-from tests.net.links import SESSION, Far
+from tests.net.connections import SESSION, Far
 from tests.support.drop_table import Row, connection_rows
 from tests.support.loops import on_loop, until
 
@@ -395,9 +395,9 @@ def test_trials_match_rows_of_table() -> None:
 async def test_dropped_frame_is_counted_as_table_says(row: Row, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if row.reason == "silent":
         monkeypatch.setattr("pspd.net.server.IDENTIFY_SECONDS_MAX", 0.05)
-        monkeypatch.setattr("pspd.net.link.READ_TIMEOUT_SECONDS", 0.05)
+        monkeypatch.setattr("pspd.net.connection.READ_TIMEOUT_SECONDS", 0.05)
     elif row.reason == "too_many":
-        monkeypatch.setattr("pspd.net.server.UNIDENTIFIED_LINKS_MAX", 0)
+        monkeypatch.setattr("pspd.net.server.UNIDENTIFIED_CONNECTIONS_MAX", 0)
         monkeypatch.setattr("pspd.net.client.CONNECTIONS_MAX", 0)
     async with SCENES[row.side](PROFILES[profile]) as scene:
         count = await TRIALS[row.what](scene)

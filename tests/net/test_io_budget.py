@@ -11,10 +11,10 @@ import pytest
 
 from pspd.core.wire.frames import encode_frame
 from pspd.net import io_budget as io_budget_module
+from pspd.net.connection import FrameConnection
 from pspd.net.datagrams import DatagramSocket
 from pspd.net.io_budget import IoBudget
-from pspd.net.link import Link
-from tests.net.links import Recorder, delivery, ends_with_clock, send_and_wait
+from tests.net.connections import Recorder, delivery, ends_with_clock, send_and_wait
 from tests.support.loops import faults_expected, on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
@@ -33,7 +33,7 @@ async def test_sockets_of_loop_share_budget() -> None:
 
 def test_closed_loop_is_not_referenced() -> None:
     async def use_budget() -> weakref.ref[asyncio.AbstractEventLoop]:
-        assert IoBudget.of_running_loop().admits(lambda: None)
+        assert IoBudget.of_running_loop().admit_or_defer(lambda: None)
         return weakref.ref(asyncio.get_running_loop())
 
     loop = asyncio.run(use_budget())
@@ -52,7 +52,7 @@ async def test_deferred_callbacks_run_first_and_in_order() -> None:
 
         def callback() -> None:
             nonlocal remaining
-            while remaining and budget.admits(callback):
+            while remaining and budget.admit_or_defer(callback):
                 remaining -= 1
                 ran.append(name)
 
@@ -73,14 +73,14 @@ async def test_error_in_callback_does_not_stop_others(caplog: pytest.LogCaptureF
     ran: list[str] = []
 
     def failing() -> None:
-        if budget.admits(failing):
+        if budget.admit_or_defer(failing):
             raise ValueError("oops")
 
     def working() -> None:
-        if budget.admits(working):
+        if budget.admit_or_defer(working):
             ran.append("working")
 
-    assert budget.admits(working)
+    assert budget.admit_or_defer(working)
     failing()
     working()
     await until("the other callback runs", lambda: ran == ["working"])
@@ -102,7 +102,7 @@ async def test_loop_continues_between_slow_datagrams() -> None:
 
     for number in range(20):
         sender.sendto(bytes([number]), receiver.getsockname())
-    datagrams = DatagramSocket(receiver, lambda data, _: received_in.append(rounds))
+    datagrams = DatagramSocket(receiver, lambda data, _: received_in.append(rounds), None)
     count_round()
     await until("all are received", lambda: len(received_in) == 20)
     assert len(set(received_in)) == 20, "each in another round of the loop"
@@ -124,7 +124,7 @@ async def test_closed_socket_is_not_read() -> None:
         received.append(data)
         datagrams.close()
 
-    datagrams = DatagramSocket(receiver, receive)
+    datagrams = DatagramSocket(receiver, receive, None)
     await until("the first is received", lambda: bool(received))
     for _ in range(5):
         await asyncio.sleep(0)
@@ -134,7 +134,7 @@ async def test_closed_socket_is_not_read() -> None:
 
 def exhaust(budget: IoBudget) -> None:
     """Use up the time slice: callbacks are deferred until the loop continues."""
-    while budget.admits(lambda: None):
+    while budget.admit_or_defer(lambda: None):
         pass
 
 
@@ -146,11 +146,13 @@ async def test_link_closed_while_deferred_is_ignored(peer: str, caplog: pytest.L
         if peer == "refuses":
             listener.close()
         recorder = Recorder()
-        link = Link.dial(("127.0.0.1", 1) if peer == "refuses" else listener.getsockname(), recorder, persistent=True)
+        connection = FrameConnection.dial(
+            ("127.0.0.1", 1) if peer == "refuses" else listener.getsockname(), recorder, persistent=True
+        )
         exhaust(IoBudget.of_running_loop())
-        link._on_readable()
-        link._on_writable()
-        link.close()
+        connection._on_readable()
+        connection._on_writable()
+        connection.close()
         for _ in range(5):
             await asyncio.sleep(0)
         assert recorder.events == ["closed"]
@@ -166,9 +168,9 @@ async def test_deferred_link_does_not_time_out(monkeypatch: pytest.MonkeyPatch) 
         await asyncio.sleep(0)  # end the time slice in which that was read
         monkeypatch.setattr(io_budget_module, "TIME_SLICE_NS", 0)
         ends.far.stream.sendall(b"ta")
-        exhaust(ends.link._budget)
-        ends.link._on_readable()
+        exhaust(ends.connection._budget)
+        ends.connection._on_readable()
         clock.expire()
-        assert not ends.link.closed
+        assert not ends.connection.closed
         await ends.wait_for("received")
         assert ends.recorder.payloads == [b"data"]

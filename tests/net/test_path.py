@@ -76,7 +76,7 @@ def joined(parameters: Parameters, *, udp: bool, tcp: bool) -> Iterator[tuple[Cl
 @on_loop
 async def test_path_is_ready_if_udp_and_tcp_work(parameters: Parameters) -> None:
     with joined(parameters, udp=True, tcp=True) as (plane, _):
-        await plane.require_path(10)
+        await plane.wait_for_data_path(10)
 
 
 @EACH_PROFILE
@@ -94,14 +94,14 @@ async def test_blocked_protocol_is_named(parameters: Parameters, udp: bool, tcp:
     with joined(parameters, udp=udp, tcp=tcp) as (plane, server):
         host, port = server.address
         with pytest.raises(NoDataPath, match=problem.format(f"{host}:{port}", port)):
-            await plane.require_path(SOON)
+            await plane.wait_for_data_path(SOON)
 
 
 @EACH_PROFILE
 @on_loop
 async def test_path_may_become_ready_later(parameters: Parameters) -> None:
     with joined(parameters, udp=True, tcp=False) as (plane, server):
-        path = asyncio.ensure_future(plane.require_path(15))
+        path = asyncio.ensure_future(plane.wait_for_data_path(15))
         await asyncio.wait([path], timeout=SOON)
         assert not path.done()
         with bind_listener(*server.address):
@@ -111,11 +111,11 @@ async def test_path_may_become_ready_later(parameters: Parameters) -> None:
 @on_loop
 async def test_path_is_tested_in_each_session() -> None:
     with joined(FAST, udp=True, tcp=True) as (plane, server):
-        await plane.require_path(10)
-        with closing(DatagramSocket(bind_datagrams(HOST, 0), lambda *_: None)) as unanswered:
+        await plane.wait_for_data_path(10)
+        with closing(DatagramSocket(bind_datagrams(HOST, 0), lambda *_: None, None)) as unanswered:
             plane.join(server.session, (HOST, unanswered.port), FAST)
             with pytest.raises(NoDataPath, match="cannot reach"):
-                await plane.require_path(SOON)
+                await plane.wait_for_data_path(SOON)
 
 
 @on_loop
@@ -143,7 +143,7 @@ async def test_repeated_failure_is_logged_with_reason(caplog: pytest.LogCaptureF
         await until("it is logged", lambda: refused in caplog.text)
         assert [record.levelname for record in caplog.records if refused in record.message] == ["WARNING"]
         with bind_listener(host, port):
-            await plane.require_path(15)
+            await plane.wait_for_data_path(15)
             connected = f"connected to {host}:{port} by TCP again"
             await until("the success is logged", lambda: connected in caplog.text)
 
@@ -151,15 +151,15 @@ async def test_repeated_failure_is_logged_with_reason(caplog: pytest.LogCaptureF
 @on_loop
 async def test_failures_are_logged_at_intervals(caplog: pytest.LogCaptureFixture) -> None:
     log, address = DialLog(), (HOST, 7)
-    log.failed(address, "refused")
+    log.note_failure(address, "refused")
     assert not caplog.records
     for _ in range(5):
-        log.failed(address, "refused")
+        log.note_failure(address, "refused")
     assert len(caplog.records) == 1
-    log.succeeded(address)
-    log.failed(address, "refused")
+    log.note_success(address)
+    log.note_failure(address, "refused")
     assert len(caplog.records) == 1
-    log.failed(address, "no route")
+    log.note_failure(address, "no route")
     assert "no route" in caplog.records[-1].getMessage()
     assert LOG_INTERVAL_SECONDS >= 10
 
@@ -171,9 +171,9 @@ async def test_address_with_oldest_failure_is_forgotten(
     monkeypatch.setattr("pspd.net.dial.LOGGED_ADDRESSES_MAX", 2)
     log = DialLog()
     for port in (1, 2, 3, 1):
-        log.failed((HOST, port), "refused")
+        log.note_failure((HOST, port), "refused")
     assert not caplog.records
-    log.failed((HOST, 3), "refused")
+    log.note_failure((HOST, 3), "refused")
     assert [record.getMessage().split()[4] for record in caplog.records] == [f"{HOST}:3"]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pspd.core.wire.frames import FRAME_BYTES, Frame, encode_frame
 from pspd.core.wire.header import DropReason, Kind
-from tests.net.links import SESSION, Recorder, delivery, ends_with_clock, send_and_wait
+from tests.net.connections import SESSION, Recorder, delivery, ends_with_clock, send_and_wait
 from tests.support.loops import on_loop
 
 pytestmark = pytest.mark.usefixtures("each_loop")
@@ -22,9 +22,9 @@ async def test_link_without_complete_head_times_out(monkeypatch: pytest.MonkeyPa
     async with ends:
         await send_and_wait(ends, LINK[:length])
         for _ in range(2 if length else 1):
-            assert not ends.link.closed
+            assert not ends.connection.closed
             clock.expire()
-        assert ends.link.closed
+        assert ends.connection.closed
         assert ends.recorder.events == ["closed"]
         assert [error and error.reason for error in ends.recorder.errors] == [DropReason.SILENT]
 
@@ -36,9 +36,9 @@ async def test_stalled_frame_times_out(monkeypatch: pytest.MonkeyPatch, unwanted
     async with ends:
         await send_and_wait(ends, HEAD + bytes(40))
         clock.expire()
-        assert not ends.link.closed
+        assert not ends.connection.closed
         clock.expire()
-        assert ends.link.closed
+        assert ends.connection.closed
         assert ends.recorder.events == ["started", *([] if unwanted else ["aborted"]), "closed"]
         assert ends.recorder.errors == [None]
         assert await ends.far.receive(1) == b""
@@ -54,7 +54,7 @@ async def test_slow_frame_does_not_time_out(monkeypatch: pytest.MonkeyPatch, unw
         for _ in range(99):
             await send_and_wait(ends, b"x")
             clock.expire()
-        assert not ends.link.closed
+        assert not ends.connection.closed
         await send_and_wait(ends, b"x" + encode_frame(delivery(2, 2)) + b"ok")
         await ends.wait_for("received", 1 if unwanted else 2)
         assert ends.recorder.payloads[-1] == b"ok"
@@ -68,7 +68,7 @@ async def test_slow_head_does_not_time_out(monkeypatch: pytest.MonkeyPatch) -> N
             await send_and_wait(ends, HEAD[index : index + 1])
             clock.expire()
         await ends.wait_for("started")
-        assert not ends.link.closed
+        assert not ends.connection.closed
 
 
 @on_loop
@@ -82,7 +82,7 @@ async def test_second_frame_times_out_too(monkeypatch: pytest.MonkeyPatch) -> No
         assert clock.is_watching
         for _ in range(2):
             clock.expire()
-        assert ends.link.closed
+        assert ends.connection.closed
         assert ends.recorder.events[-2:] == ["aborted", "closed"]
 
 
@@ -94,7 +94,7 @@ async def test_link_may_be_idle_between_frames(monkeypatch: pytest.MonkeyPatch) 
         for _ in range(10):
             clock.expire()
         assert not clock.is_watching
-        assert not ends.link.closed
+        assert not ends.connection.closed
 
 
 @on_loop
@@ -103,9 +103,9 @@ async def test_connection_for_one_transfer_may_not_be_idle(monkeypatch: pytest.M
     async with ends:
         await send_and_wait(ends, encode_frame(delivery(4)) + b"data")
         clock.expire()
-        assert not ends.link.closed
+        assert not ends.connection.closed
         clock.expire()
-        assert ends.link.closed
+        assert ends.connection.closed
         assert ends.recorder.errors == [None]
 
 
@@ -115,5 +115,5 @@ async def test_closed_link_has_no_timer(monkeypatch: pytest.MonkeyPatch) -> None
     async with ends:
         await send_and_wait(ends, HEAD)
         assert clock.is_watching
-        ends.link.close()
+        ends.connection.close()
         assert not clock.is_watching

@@ -10,9 +10,9 @@ import pytest
 
 from pspd.core.wire.frames import FRAME_BYTES, Frame, encode_frame
 from pspd.core.wire.header import DropReason, Kind
-from pspd.net import link as link_module
-from pspd.net.link import READS_PER_WAKEUP, Link
-from tests.net.links import SESSION, Ends, Recorder, close_when, delivery
+from pspd.net import connection as connection_module
+from pspd.net.connection import READS_PER_WAKEUP, FrameConnection
+from tests.net.connections import SESSION, Ends, Recorder, close_when, delivery
 from tests.support.loops import faults_expected, on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
@@ -70,9 +70,9 @@ async def test_link_may_be_closed_between_parts() -> None:
 async def test_link_may_be_closed_by_any_frame_sent_before_start(count: int) -> None:
     frames = b"".join(encode_frame(delivery(4, number)) + b"data" for number in range(1, count + 1))
 
-    def close_at_last(what: str, link: Link) -> None:
+    def close_at_last(what: str, connection: FrameConnection) -> None:
         if what == "received" and len(recorder.payloads) == count:
-            link.close()
+            connection.close()
 
     recorder = Recorder(react=close_at_last)
     async with Ends(recorder, sent=frames) as ends:
@@ -194,7 +194,7 @@ async def test_reset_connection_closes_link() -> None:
         await ends.wait_for("closed")
         assert ends.recorder.events == ["started", "aborted", "closed"]
         assert ends.recorder.errors == [None]
-        assert ends.link.closed
+        assert ends.connection.closed
 
 
 @on_loop
@@ -202,8 +202,8 @@ async def test_close_aborts_frame_once() -> None:
     async with Ends() as ends:
         await ends.far.send(encode_frame(delivery(100)) + bytes(10))
         await ends.wait_for("started")
-        ends.link.close()
-        ends.link.close()
+        ends.connection.close()
+        ends.connection.close()
         assert ends.recorder.events == ["started", "aborted", "closed"]
 
 
@@ -233,7 +233,7 @@ async def test_link_may_be_closed_at_start_of_unwanted_frame() -> None:
 
 @on_loop
 async def test_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "READ_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(connection_module, "READ_TIMEOUT_SECONDS", 0.01)
     async with Ends() as ends:
         await ends.wait_for("closed")
         assert [error and error.reason for error in ends.recorder.errors] == [DropReason.SILENT]
@@ -242,17 +242,17 @@ async def test_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> N
 
 @on_loop
 async def test_incomplete_head_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "READ_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(connection_module, "READ_TIMEOUT_SECONDS", 0.01)
     async with Ends() as ends:
         await ends.far.send(encode_frame(LINK)[:-1])
         await ends.wait_for("closed")
         assert ends.recorder.events == ["closed"]
 
 
-def fail_when(word: str) -> Callable[[str, Link], None]:
+def fail_when(word: str) -> Callable[[str, FrameConnection], None]:
     """Return a reaction that raises an error at an event."""
 
-    def react(what: str, link: Link) -> None:
+    def react(what: str, connection: FrameConnection) -> None:
         if what == word:
             raise RuntimeError(word)
 
@@ -266,7 +266,7 @@ async def test_error_in_handler_closes_link(when: str, caplog: pytest.LogCapture
     async with Ends(Recorder(react=fail_when(when))) as ends:
         await ends.far.send(encode_frame(delivery(3000)) + bytes_of(3000))
         await ends.wait_for("closed")
-        assert ends.link.closed
+        assert ends.connection.closed
         assert f"RuntimeError: {when}" in caplog.text
 
 
@@ -276,7 +276,7 @@ async def test_error_in_one_callback_does_not_skip_others(caplog: pytest.LogCapt
     async with Ends(Recorder(react=fail_when("aborted"))) as ends:
         await ends.far.send(encode_frame(delivery(3000)) + bytes_of(1000))
         await ends.wait_for("started")
-        ends.link.close()
+        ends.connection.close()
         assert ends.recorder.events[-2:] == ["aborted", "closed"]
         assert "RuntimeError: aborted" in caplog.text
 
@@ -291,7 +291,7 @@ def no_collector() -> Iterator[None]:
 
 
 def link_count() -> int:
-    return sum(isinstance(each, Link) for each in gc.get_objects())
+    return sum(isinstance(each, FrameConnection) for each in gc.get_objects())
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -302,4 +302,4 @@ async def test_closed_link_is_freed_without_the_collector() -> None:
         await ends.wait_for("started")
         assert link_count() == 1
     del ends
-    await until("the link is freed", lambda: link_count() == 0)
+    await until("the connection is freed", lambda: link_count() == 0)

@@ -15,9 +15,9 @@ import pytest
 from pspd.core.model.storage import FileSlice
 from pspd.core.wire.frames import FRAME_BYTES, Frame, decode_frame, encode_frame
 from pspd.core.wire.header import Kind
-from pspd.net.link import OUTGOING_FRAMES_MAX, Link
+from pspd.net.connection import OUTGOING_FRAMES_MAX, FrameConnection
 from pspd.net.receiving import VIEWS_PER_CALL
-from tests.net.links import Ends, Far, Recorder, close_when, delivery
+from tests.net.connections import Ends, Far, Recorder, close_when, delivery
 from tests.support.loops import on_loop, until
 
 pytestmark = pytest.mark.usefixtures("each_loop")
@@ -64,8 +64,8 @@ def sample(tmp_path: Path) -> Path:
 async def test_frame_is_sent_as_head_and_payload() -> None:
     outcomes = Outcomes()
     async with Ends() as ends:
-        ends.link.send(delivery(8), [memoryview(b"abc"), memoryview(b"defgh")], outcomes.of(1))
-        ends.link.send(Frame(Kind.LINK, 9), [], outcomes.of(2))
+        ends.connection.send(delivery(8), [memoryview(b"abc"), memoryview(b"defgh")], outcomes.of(1))
+        ends.connection.send(Frame(Kind.LINK, 9), [], outcomes.of(2))
         expected = encode_frame(delivery(8)) + b"abcdefgh" + encode_frame(Frame(Kind.LINK, 9))
         assert await ends.far.receive(len(expected)) == expected
         assert outcomes.ended == [(1, True), (2, True)]
@@ -77,7 +77,7 @@ async def test_views_are_sent_without_copy() -> None:
     outcomes = Outcomes()
     async with Ends(small_buffers=True) as ends:
         memory = bytearray(BLOCK_BYTES)
-        ends.link.send(delivery(len(memory)), [memoryview(memory)], outcomes.of(1))
+        ends.connection.send(delivery(len(memory)), [memoryview(memory)], outcomes.of(1))
         assert outcomes.ended == []
         memory[-1024:] = b"\xff" * 1024
         received = await ends.far.receive(FRAME_BYTES + len(memory))
@@ -98,7 +98,7 @@ async def test_memory_is_released_at_end_of_frame() -> None:
     outcomes = Outcomes(shrink)
     async with Ends(small_buffers=True) as ends:
         view = memoryview(memory)
-        ends.link.send(delivery(len(memory)), [view], outcomes.of(1))
+        ends.connection.send(delivery(len(memory)), [view], outcomes.of(1))
         await ends.far.receive(FRAME_BYTES + len(memory))
         await until("the frame has ended", lambda: sizes)
         await until("no view is left", lambda: can_shrink(memory))
@@ -118,7 +118,7 @@ async def test_payload_may_consist_of_many_views(view_count: int) -> None:
     async with Ends(small_buffers=True) as ends:
         payload = Random(view_count).randbytes(view_count * 1024)
         views = [memoryview(payload)[start : start + 1024] for start in range(0, len(payload), 1024)]
-        ends.link.send(delivery(len(payload)), views)
+        ends.connection.send(delivery(len(payload)), views)
         received = await ends.far.receive(FRAME_BYTES + len(payload))
         assert received == encode_frame(delivery(len(payload))) + payload
         assert len(views) == view_count
@@ -130,8 +130,8 @@ async def test_slice_of_file_is_sent(sample: Path, offset: int, length: int) -> 
     outcomes, before = Outcomes(), open_files()
     async with Ends() as ends:
         with sample.open("rb") as file:
-            ends.link.send(delivery(length), FileSlice(file.fileno(), offset, length), outcomes.of(1))
-            ends.link.send(delivery(2, 2), [memoryview(b"hi")], outcomes.of(2))
+            ends.connection.send(delivery(length), FileSlice(file.fileno(), offset, length), outcomes.of(1))
+            ends.connection.send(delivery(2, 2), [memoryview(b"hi")], outcomes.of(2))
         received = await ends.far.receive(2 * FRAME_BYTES + length + 2)
         assert received[FRAME_BYTES : -FRAME_BYTES - 2] == SAMPLE[offset : offset + length]
         assert received.endswith(encode_frame(delivery(2, 2)) + b"hi")
@@ -143,7 +143,7 @@ async def test_slice_of_file_is_sent(sample: Path, offset: int, length: int) -> 
 async def test_file_may_be_closed_before_it_is_sent(sample: Path) -> None:
     async with Ends(small_buffers=True) as ends:
         fd = os.open(sample, os.O_RDONLY)
-        ends.link.send(delivery(len(SAMPLE)), FileSlice(fd, 0, len(SAMPLE)))
+        ends.connection.send(delivery(len(SAMPLE)), FileSlice(fd, 0, len(SAMPLE)))
         os.close(fd)
         os.unlink(sample)
         reused = os.open("/dev/null", os.O_RDONLY)
@@ -159,11 +159,13 @@ async def test_truncated_file_closes_link(sample: Path) -> None:
     outcomes, before = Outcomes(), open_files()
     async with Ends() as ends:
         with sample.open("rb") as file:
-            ends.link.send(delivery(4 * BLOCK_BYTES), FileSlice(file.fileno(), 0, 4 * BLOCK_BYTES), outcomes.of(1))
+            ends.connection.send(
+                delivery(4 * BLOCK_BYTES), FileSlice(file.fileno(), 0, 4 * BLOCK_BYTES), outcomes.of(1)
+            )
         received = await ends.far.receive(FRAME_BYTES + 4 * BLOCK_BYTES)
         assert len(received) == FRAME_BYTES + SAMPLE_BYTES
         assert outcomes.ended == [(1, False)]
-        assert ends.link.closed
+        assert ends.connection.closed
     assert open_files() == before
 
 
@@ -182,8 +184,10 @@ async def test_unreadable_payload_is_reported(fault: str, sample: Path, monkeypa
     async with Ends() as ends:
         with sample.open("rb") as file:
             payload = FileSlice(file.fileno(), 0, SAMPLE_BYTES)
-            ends.link.send(delivery(SAMPLE_BYTES), payload, on_unreadable=lambda: reports.append(ends.link.closed))
-        await until("the link is closed", lambda: ends.link.closed)
+            ends.connection.send(
+                delivery(SAMPLE_BYTES), payload, on_unreadable=lambda: reports.append(ends.connection.closed)
+            )
+        await until("the connection is closed", lambda: ends.connection.closed)
     assert reports == [True]
 
 
@@ -193,7 +197,7 @@ async def test_broken_connection_does_not_blame_file(sample: Path) -> None:
     async with Ends(small_buffers=True) as ends:
         with sample.open("rb") as file:
             payload = FileSlice(file.fileno(), 0, SAMPLE_BYTES)
-            ends.link.send(delivery(SAMPLE_BYTES), payload, outcomes.of(1), lambda: reports.append(True))
+            ends.connection.send(delivery(SAMPLE_BYTES), payload, outcomes.of(1), lambda: reports.append(True))
         ends.far.stream.close()
         await until("the frame has ended", lambda: outcomes.ended == [(1, False)])
     assert reports == []
@@ -206,8 +210,8 @@ async def test_many_frames_wait_for_slow_reader(sample: Path) -> None:
     async with Ends(small_buffers=True) as ends:
         with sample.open("rb") as file:
             for number, payload in enumerate(payloads):
-                ends.link.send(delivery(len(payload), number), [memoryview(payload)], outcomes.of(number))
-                ends.link.send(delivery(100, count), FileSlice(file.fileno(), number, 100), outcomes.of(count))
+                ends.connection.send(delivery(len(payload), number), [memoryview(payload)], outcomes.of(number))
+                ends.connection.send(delivery(100, count), FileSlice(file.fileno(), number, 100), outcomes.of(count))
         assert len(outcomes.ended) < count
         for number, payload in enumerate(payloads):
             assert decode_frame(await ends.far.receive(FRAME_BYTES)) == delivery(len(payload), number)
@@ -222,9 +226,9 @@ async def test_many_frames_wait_for_slow_reader(sample: Path) -> None:
 async def test_queue_of_link_is_bounded() -> None:
     outcomes, block = Outcomes(), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
-        ends.link.send(delivery(len(block), 0), [block], outcomes.of(0))
+        ends.connection.send(delivery(len(block), 0), [block], outcomes.of(0))
         for number in range(1, OUTGOING_FRAMES_MAX + 3):
-            ends.link.send(delivery(1, number), [block[:1]], outcomes.of(number))
+            ends.connection.send(delivery(1, number), [block[:1]], outcomes.of(number))
         assert outcomes.ended == [(OUTGOING_FRAMES_MAX + extra, False) for extra in range(3)]
 
 
@@ -232,15 +236,15 @@ async def test_queue_of_link_is_bounded() -> None:
 async def test_close_ends_queued_frames_as_unsent(sample: Path) -> None:
     outcomes, before, block = Outcomes(), open_files(), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
-        ends.link.send(delivery(len(block), 1), [block], outcomes.of(1))
+        ends.connection.send(delivery(len(block), 1), [block], outcomes.of(1))
         with sample.open("rb") as file:
-            ends.link.send(delivery(9, 2), FileSlice(file.fileno(), 0, 9), outcomes.of(2))
-        ends.link.send(delivery(9, 3), [block[:9]], outcomes.of(3))
-        ends.link.send(delivery(9, 4), [block[:9]])
-        ends.link.close()
+            ends.connection.send(delivery(9, 2), FileSlice(file.fileno(), 0, 9), outcomes.of(2))
+        ends.connection.send(delivery(9, 3), [block[:9]], outcomes.of(3))
+        ends.connection.send(delivery(9, 4), [block[:9]])
+        ends.connection.close()
         assert outcomes.ended == [(1, False), (2, False), (3, False)]
-        ends.link.send(delivery(9, 5), [block[:9]], outcomes.of(5))
-        ends.link.send(delivery(9, 6), [block[:9]])
+        ends.connection.send(delivery(9, 5), [block[:9]], outcomes.of(5))
+        ends.connection.send(delivery(9, 6), [block[:9]])
         assert outcomes.ended[3:] == [(5, False)]
         assert ends.recorder.events == ["closed"]
     assert open_files() == before
@@ -251,11 +255,11 @@ async def test_reset_ends_queued_frames_as_unsent() -> None:
     outcomes, block = Outcomes(), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
         for number in range(3):
-            ends.link.send(delivery(len(block), number), [block], outcomes.of(number))
+            ends.connection.send(delivery(len(block), number), [block], outcomes.of(number))
         ends.far.reset()
         await ends.wait_for("closed")
         assert outcomes.ended == [(number, False) for number in range(3)]
-        assert ends.link.closed
+        assert ends.connection.closed
 
 
 @on_loop
@@ -267,7 +271,7 @@ async def test_callback_may_send_next_frame() -> None:
     outcomes = Outcomes(react)
 
     def send(number: int) -> None:
-        ends.link.send(delivery(2, number), [memoryview(b"ok")], outcomes.of(number))
+        ends.connection.send(delivery(2, number), [memoryview(b"ok")], outcomes.of(number))
 
     async with Ends() as ends:
         send(1)
@@ -284,8 +288,8 @@ async def test_error_in_callback_does_not_stop_next_frame() -> None:
     outcomes = Outcomes()
     async with Ends() as ends:
         with pytest.raises(RuntimeError, match="on purpose"):
-            ends.link.send(delivery(2, 1), [memoryview(b"hi")], fail)
-        ends.link.send(delivery(2, 2), [memoryview(b"ok")], outcomes.of(2))
+            ends.connection.send(delivery(2, 1), [memoryview(b"hi")], fail)
+        ends.connection.send(delivery(2, 2), [memoryview(b"ok")], outcomes.of(2))
         assert outcomes.ended == [(2, True)]
         assert (await ends.far.receive(2 * (FRAME_BYTES + 2))).endswith(encode_frame(delivery(2, 2)) + b"ok")
 
@@ -295,14 +299,14 @@ async def test_error_in_callback_does_not_stop_next_frame() -> None:
 async def test_callback_may_close_link_and_send(when: bool) -> None:
     def react(number: int, sent: bool) -> None:
         if sent is when:
-            ends.link.close()
+            ends.connection.close()
             if number < 100:
-                ends.link.send(delivery(1, number + 100), [memoryview(b"x")], outcomes.of(number + 100))
+                ends.connection.send(delivery(1, number + 100), [memoryview(b"x")], outcomes.of(number + 100))
 
     outcomes, block = Outcomes(react), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
-        ends.link.send(delivery(len(block), 1), [block], outcomes.of(1))
-        ends.link.send(delivery(1, 2), [block[:1]], outcomes.of(2))
+        ends.connection.send(delivery(len(block), 1), [block], outcomes.of(1))
+        ends.connection.send(delivery(1, 2), [block[:1]], outcomes.of(2))
         if when:
             await ends.far.receive(FRAME_BYTES + len(block))
         else:
@@ -317,8 +321,8 @@ async def test_close_when_sent_sends_everything_first(length: int) -> None:
     outcomes = Outcomes()
     async with Ends(small_buffers=True) as ends:
         if length:
-            ends.link.send(delivery(length), [memoryview(bytes(length))], outcomes.of(1))
-        ends.link.close_when_sent()
+            ends.connection.send(delivery(length), [memoryview(bytes(length))], outcomes.of(1))
+        ends.connection.close_when_sent()
         received = await ends.far.receive(FRAME_BYTES + length + 1)
         assert len(received) == (FRAME_BYTES + length if length else 0)
         await ends.wait_for("closed")
@@ -343,16 +347,16 @@ class Listening:
 @on_loop
 async def test_frames_wait_until_link_is_connected() -> None:
     recorder, outcomes, listening = Recorder(), Outcomes(), Listening()
-    link = Link.dial(listening.address, recorder, persistent=False)
-    link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
-    link.close_when_sent()
+    connection = FrameConnection.dial(listening.address, recorder, persistent=False)
+    connection.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
+    connection.close_when_sent()
     assert recorder.events == []
-    link.start()
+    connection.start()
     far = await listening.accept()
     assert await far.receive(FRAME_BYTES + 3) == encode_frame(delivery(2)) + b"hi"
     assert outcomes.ended == [(1, True)]
     assert recorder.events == ["opened", "closed"]
-    assert link.peer == listening.address
+    assert connection.peer == listening.address
     far.stream.close()
     listening.close()
 
@@ -360,14 +364,14 @@ async def test_frames_wait_until_link_is_connected() -> None:
 @on_loop
 async def test_persistent_dialled_link_receives() -> None:
     recorder, listening = Recorder(), Listening()
-    link = Link.dial(listening.address, recorder, persistent=True)
-    link.send(delivery(2), [memoryview(b"hi")])
-    link.start()
+    connection = FrameConnection.dial(listening.address, recorder, persistent=True)
+    connection.send(delivery(2), [memoryview(b"hi")])
+    connection.start()
     far = await listening.accept()
     assert await far.receive(FRAME_BYTES + 2) == encode_frame(delivery(2)) + b"hi"
     await far.send(encode_frame(delivery(2)) + b"ok")
     far.stream.close()
-    await until("the link is closed", lambda: link.closed)
+    await until("the connection is closed", lambda: connection.closed)
     assert recorder.events == ["opened", "started", "received", "closed"]
     listening.close()
 
@@ -376,23 +380,23 @@ async def test_persistent_dialled_link_receives() -> None:
 async def test_refused_connection_closes_link() -> None:
     recorder, outcomes, listening = Recorder(), Outcomes(), Listening()
     listening.close()
-    link = Link.dial(listening.address, recorder, persistent=False)
-    link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
-    link.start()
-    await until("the link is closed", lambda: link.closed)
+    connection = FrameConnection.dial(listening.address, recorder, persistent=False)
+    connection.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
+    connection.start()
+    await until("the connection is closed", lambda: connection.closed)
     assert (recorder.events, recorder.errors) == (["closed"], [None])
     assert outcomes.ended == [(1, False)]
-    assert link.closed
+    assert connection.closed
 
 
 @on_loop
 async def test_link_may_be_closed_when_connected() -> None:
     recorder = Recorder(react=close_when("opened"))
     outcomes, listening = Outcomes(), Listening()
-    link = Link.dial(listening.address, recorder, persistent=False)
-    link.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
-    link.start()
-    await until("the link is closed", lambda: link.closed)
+    connection = FrameConnection.dial(listening.address, recorder, persistent=False)
+    connection.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
+    connection.start()
+    await until("the connection is closed", lambda: connection.closed)
     assert recorder.events == ["opened", "closed"]
     assert outcomes.ended == [(1, False)]
     listening.close()
@@ -401,4 +405,4 @@ async def test_link_may_be_closed_when_connected() -> None:
 @on_loop
 async def test_invalid_address_fails_at_once() -> None:
     with pytest.raises(OSError, match=r"not known|not supported"):
-        Link.dial(("2001:db8:::1", 1), Recorder(), persistent=False)
+        FrameConnection.dial(("2001:db8:::1", 1), Recorder(), persistent=False)

@@ -16,7 +16,7 @@ from pspd.core.wire.header import DropReason, Kind
 from pspd.net.server import ServerPlane
 from pspd.store.digests import blake3_digest
 from tests.core.samples import sessions
-from tests.net.links import Far
+from tests.net.connections import Far
 from tests.support.loops import on_loop
 
 pytestmark = pytest.mark.usefixtures("each_loop")

@@ -14,9 +14,9 @@ from pspd.net.sockets import (
     bind_datagrams,
     bind_listener,
     bind_pairs,
+    configure_persistent,
     listen_hosts,
     set_user_timeout,
-    tune_persistent,
 )
 from pspd.text.addresses import address_text
 
@@ -164,7 +164,7 @@ def test_ipv6_is_supported() -> None:
 def test_persistent_stream_is_tuned() -> None:
     with socket.socket() as stream:
         set_user_timeout(stream)
-        tune_persistent(stream)
+        configure_persistent(stream)
         assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT_MS

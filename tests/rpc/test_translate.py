@@ -206,20 +206,20 @@ class TestHoldings:
 class TestAttendance:
     def test_every_effect_has_its_own_event(self) -> None:
         manifest = manifest_of(5000, 2)
-        assign = translate.attend_response(Assign(1, manifest, (Range(0, 2), Range(3, 4)), True, 5))
+        assign = translate.member_event_to_pb(Assign(1, manifest, (Range(0, 2), Range(3, 4)), True, 5))
         assert translate.manifest_from_pb(assign.file_assigned.manifest, blake3_digest) == manifest
         assert translate.ranges_from_pb(assign.file_assigned.shares) == (Range(0, 2), Range(3, 4))
         assert assign.file_assigned.exchange_started
-        start = translate.attend_response(StartExchange(1, manifest.file_id))
+        start = translate.member_event_to_pb(StartExchange(1, manifest.file_id))
         assert start.exchange_started.file_id == manifest.file_id
-        suspect = translate.attend_response(VerifyFile(1, manifest.file_id))
+        suspect = translate.member_event_to_pb(VerifyFile(1, manifest.file_id))
         assert suspect.file_suspected.file_id == manifest.file_id
-        remove = translate.attend_response(RemoveFile(1, manifest.file_id))
+        remove = translate.member_event_to_pb(RemoveFile(1, manifest.file_id))
         assert remove.file_removed.file_id == manifest.file_id
-        end = translate.attend_response(EndSession(1, "it left", EndCause.LEFT))
+        end = translate.member_event_to_pb(EndSession(1, "it left", EndCause.LEFT))
         assert end.session_ended.reason == "it left"
         assert end.session_ended.cause == membership.SESSION_END_CAUSE_LEFT
-        stop = translate.attend_response(None)
+        stop = translate.member_event_to_pb(None)
         events = [message.WhichOneof("event") for message in (assign, start, suspect, remove, end, stop)]
         assert set(events) == {f.name for f in membership.AttendResponse.DESCRIPTOR.oneofs_by_name["event"].fields}
 

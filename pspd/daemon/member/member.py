@@ -290,7 +290,7 @@ class MemberDaemon:
     async def _watch_path(self, path_seconds: float | None) -> None:
         """Wait until data can flow, unless `path_seconds` is None; call `on_ready` the first time. Never return."""
         if path_seconds is not None:
-            await self.files.plane.require_path(path_seconds)
+            await self.files.plane.wait_for_data_path(path_seconds)
             if not self.ready.is_set():
                 self.ready.set()
                 self._on_ready()

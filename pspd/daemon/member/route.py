@@ -60,7 +60,7 @@ class Route:
 
     async def _choose_address(self) -> None:
         untried = await asyncio.to_thread(resolve, self._host, self._port)
-        failure: PspError = Peer(self.server).no_answer()
+        failure: PspError = Peer(self.server).no_answer_error()
         while (address := await first_answering(untried, DIAL_SECONDS)) is not None:
             untried.remove(address)
             channel = open_channel(grpc_target([address]))

@@ -104,7 +104,7 @@ class ControlServicer(
         events = self._network.attend(request.session_id)
         yield members.AttendResponse()
         async for event in events:
-            yield translate.attend_response(event)
+            yield translate.member_event_to_pb(event)
 
     async def RenewLease(self, request: members.RenewLeaseRequest, context: Context) -> members.RenewLeaseResponse:
         """Renew a session's lease."""

@@ -55,7 +55,7 @@ class Peer:
         """Return the peer for an agent at `address`."""
         return cls(address, "agent", "--on", "start one there with `pspd agent`")
 
-    def no_answer(self) -> Unreachable:
+    def no_answer_error(self) -> Unreachable:
         """Return the error for a peer that does not answer."""
         return Unreachable(f"no {self.role} answers at {self.address}: {self.start_hint}")
 
@@ -87,7 +87,7 @@ def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
         return error_classes()[Reason[reason]](details)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:  # CANCELLED: the server is stopping
-            return peer.no_answer()
+            return peer.no_answer_error()
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return TimedOut(
                 f"the {peer.role} at {peer.address} did not answer in time: check whether its process is stopped or"
@@ -135,12 +135,12 @@ class DaemonClient(ABC):
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self.peer) from None
         except grpc.aio.UsageError:
-            raise self.peer.no_answer() from None
+            raise self.peer.no_answer_error() from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():  # the caller was cancelled, not only the call
                 raise
-            raise self.peer.no_answer() from None
+            raise self.peer.no_answer_error() from None
 
     async def _call(self, method: Any, request: Any, timeout_seconds: float | None = CALL_SECONDS) -> Any:
         """Make one call; return the response.

@@ -20,7 +20,7 @@ from pspd.host.environment import environment_error
 from pspd.rpc.conventions import REASON_KEY
 from pspd.rpc.limits import validate_request_size
 
-UNREADABLE = BadArgument("the request is not a message of this API: does the caller run another version?")
+UNREADABLE_REQUEST = BadArgument("the request is not a message of this API: does the caller run another version?")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[Any, Any], Any]
@@ -101,12 +101,12 @@ def _parser(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any
         except LimitReached as error:
             return _Parsed(error.with_traceback(None))  # a traceback would keep the request in memory
         except DecodeError:
-            return _Parsed(UNREADABLE)
+            return _Parsed(UNREADABLE_REQUEST)
 
     return parsed
 
 
-def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
+def _wrap_unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
     async def answer(parsed: _Parsed, context: Context) -> Any:
         request = await parsed.take(context)
         try:
@@ -123,9 +123,9 @@ def _unary(method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
     return answer
 
 
-def _streaming(method: Method) -> Callable[[Any, Any], Any]:
+def _wrap_unary_stream(method: Method) -> Callable[[Any, Any], Any]:
     if not inspect.isasyncgenfunction(method):  # such a method writes its answers to the context
-        return _unary(method)
+        return _wrap_unary(method)
 
     async def stream(parsed: _Parsed, context: Context) -> AsyncGenerator[Any, None]:
         request = await parsed.take(context)
@@ -139,13 +139,13 @@ def _streaming(method: Method) -> Callable[[Any, Any], Any]:
     return stream
 
 
-def _conversing(method: Method) -> Callable[[Any, Any], AsyncGenerator[Any, None]]:
-    async def accepted(requests: AsyncIterator[_Parsed], context: Context) -> AsyncIterator[Any]:
+def _wrap_stream_stream(method: Method) -> Callable[[Any, Any], AsyncGenerator[Any, None]]:
+    async def requests_of(requests: AsyncIterator[_Parsed], context: Context) -> AsyncIterator[Any]:
         async for parsed in requests:
             yield await parsed.take(context)
 
     async def stream(requests: AsyncIterator[_Parsed], context: Context) -> AsyncGenerator[Any, None]:
-        async with contextlib.aclosing(method(accepted(requests, context), context)) as answers:
+        async with contextlib.aclosing(method(requests_of(requests, context), context)) as answers:
             async for answer in answers:
                 yield answer
 
@@ -153,8 +153,8 @@ def _conversing(method: Method) -> Callable[[Any, Any], AsyncGenerator[Any, None
 
 
 _WRAPPERS: dict[str, Callable[[Method], Any]] = {
-    "unary_unary": _unary,
-    "unary_stream": _streaming,
-    "stream_stream": _conversing,
+    "unary_unary": _wrap_unary,
+    "unary_stream": _wrap_unary_stream,
+    "stream_stream": _wrap_stream_stream,
 }
 """The wrapper of each kind of method; no service has another kind."""

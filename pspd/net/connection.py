@@ -19,7 +19,7 @@ from pspd.core.wire.header import DropReason, WireError
 from pspd.net.io_budget import IoBudget
 from pspd.net.outgoing import OutgoingFrame, Payload, UnreadablePayload
 from pspd.net.receiving import FrameHandler, FrameReceiver
-from pspd.net.sockets import set_user_timeout, start_connect, tune_persistent
+from pspd.net.sockets import configure_persistent, set_user_timeout, start_connect
 from pspd.text.addresses import Address, address_text
 
 READS_PER_WAKEUP = 8
@@ -27,36 +27,36 @@ READS_PER_WAKEUP = 8
 OUTGOING_FRAMES_MAX = 4096
 """The most frames that may wait on one connection. Further frames are dropped: the peer asks for their chunks again."""
 READ_TIMEOUT_SECONDS = 15.0
-"""The interval of the checks that a peer has sent something while bytes are due: see ``Link._bytes_are_due``. A silent
-peer is disconnected after one to two intervals."""
+"""The interval at which a connection checks that its peer has sent something while bytes are due (see
+``FrameConnection._bytes_are_due``). A silent peer is disconnected after one to two intervals."""
 
 log = logging.getLogger(__name__)
 
 
-class LinkHandler(FrameHandler["Link"], Protocol):
+class ConnectionHandler(FrameHandler["FrameConnection"], Protocol):
     """Handles the frames and the state changes of connections."""
 
-    def frame_aborted(self, link: Link, frame: Frame) -> None:
+    def frame_aborted(self, connection: FrameConnection, frame: Frame) -> None:
         """Handle the end of a connection before a payload was complete; not called for a discarded payload.
 
         Args:
-            link: the connection.
+            connection: the connection.
             frame: the head of the frame.
         """
 
-    def link_opened(self, link: Link) -> None:
+    def connection_opened(self, connection: FrameConnection) -> None:
         """Handle a dialled connection that is established now; not called for accepted connections."""
 
-    def link_closed(self, link: Link, error: WireError | None) -> None:
+    def connection_closed(self, connection: FrameConnection, error: WireError | None) -> None:
         """Handle the end of a connection.
 
         Args:
-            link: the connection.
+            connection: the connection.
             error: the violation of the protocol by the peer; None if there was none.
         """
 
 
-class Link:
+class FrameConnection:
     """One TCP connection; it owns its socket.
 
     It first tries to read or write, and asks the event loop for a wakeup only afterwards. So a connection for one short
@@ -76,7 +76,7 @@ class Link:
     """
 
     def __init__(
-        self, stream: socket.socket, handler: LinkHandler, peer: Address, *, persistent: bool, connected: bool = True
+        self, stream: socket.socket, handler: ConnectionHandler, peer: Address, *, persistent: bool, connected: bool
     ) -> None:
         self.peer = peer
         self.closed = False
@@ -87,15 +87,15 @@ class Link:
         self._is_connected = connected
         self._loop = asyncio.get_running_loop()
         self._budget = IoBudget.of_running_loop()
-        self._receiver: FrameReceiver[Link] = FrameReceiver(handler)
+        self._receiver: FrameReceiver[FrameConnection] = FrameReceiver(handler)
         self._outgoing: deque[OutgoingFrame] = deque()
-        self._is_sending = not connected  # also true while connecting, or while the kernel has no room
-        self._closes_when_sent = False
-        self._watches_readable = self._watches_writable = False
+        self._is_flush_pending = not connected  # also true while connecting, or while the kernel has no room
+        self._close_requested = False
+        self._has_reader = self._has_writer = False
         self._read_timer: asyncio.TimerHandle | None = None
 
     @staticmethod
-    def dial(address: Address, handler: LinkHandler, *, persistent: bool) -> Link:
+    def dial(address: Address, handler: ConnectionHandler, *, persistent: bool) -> FrameConnection:
         """Begin to connect to an address; return the connection. Call :meth:`start` next, or queue frames first.
 
         Args:
@@ -107,11 +107,11 @@ class Link:
             OSError: the attempt fails at once.
         """
         stream = start_connect(address, persistent=persistent)
-        return Link(stream, handler, address, persistent=persistent, connected=False)
+        return FrameConnection(stream, handler, address, persistent=persistent, connected=False)
 
     @staticmethod
-    def accepted(stream: socket.socket, peer: Address, handler: LinkHandler, *, persistent: bool) -> Link:
-        """Configure an accepted connection; return its ``Link``. Call :meth:`start` next.
+    def wrap(stream: socket.socket, peer: Address, handler: ConnectionHandler, *, persistent: bool) -> FrameConnection:
+        """Configure an accepted connection; return its ``FrameConnection``. Call :meth:`start` next.
 
         Args:
             stream: the connection's socket.
@@ -125,8 +125,8 @@ class Link:
         stream.setblocking(False)
         if persistent:
             set_user_timeout(stream)
-            tune_persistent(stream)
-        return Link(stream, handler, peer, persistent=persistent)
+            configure_persistent(stream)
+        return FrameConnection(stream, handler, peer, persistent=persistent, connected=True)
 
     def start(self) -> None:
         """Begin to send and receive. The handler may be called before this returns."""
@@ -138,7 +138,7 @@ class Link:
         try:
             self._stream.getpeername()
         except OSError:
-            self._watch_writable(True)
+            self._set_writer(True)
         else:  # on one machine the connection may be established already
             self._on_connected()
 
@@ -173,22 +173,22 @@ class Link:
             if on_end:
                 on_end(False)
             return
-        if not self._is_sending:
+        if not self._is_flush_pending:
             self._flush()
 
     def close_when_sent(self) -> None:
         """Close the connection once the kernel has accepted all queued frames. The kernel still sends them."""
-        self._closes_when_sent = True
-        if not (self._outgoing or self._is_sending):
+        self._close_requested = True
+        if not (self._outgoing or self._is_flush_pending):
             self.close()
 
     def _flush(self) -> None:
-        self._is_sending = True
+        self._is_flush_pending = True
         try:
             self._send_outgoing()
-            self._watch_writable(False)
+            self._set_writer(False)
         except BlockingIOError:
-            self._watch_writable(True)
+            self._set_writer(True)
         except UnreadablePayload:
             on_unreadable = self._outgoing[0].on_unreadable
             self.close()
@@ -197,30 +197,30 @@ class Link:
         except OSError:
             self.close()
         finally:  # if `on_end` raises, later frames are still sent
-            self._is_sending = self._watches_writable
+            self._is_flush_pending = self._has_writer
 
     def _send_outgoing(self) -> None:
         while self._outgoing:
-            is_last = self._closes_when_sent and len(self._outgoing) == 1
+            is_last = self._close_requested and len(self._outgoing) == 1
             self._outgoing[0].send(self._stream, end_follows=is_last)
             sent = self._outgoing.popleft()
             if is_last:
                 self.close()
             if sent.on_end:
                 sent.on_end(True)
-        if self._closes_when_sent:
+        if self._close_requested:
             self.close()
 
-    def _watch_writable(self, wanted: bool) -> None:
-        if wanted != self._watches_writable and not self.closed:
-            self._watches_writable = wanted
+    def _set_writer(self, wanted: bool) -> None:
+        if wanted != self._has_writer and not self.closed:
+            self._has_writer = wanted
             if wanted:
                 self._loop.add_writer(self._stream, self._on_writable)
             else:
                 self._loop.remove_writer(self._stream)
 
     def _on_writable(self) -> None:
-        if self.closed or not self._budget.admits(self._on_writable):
+        if self.closed or not self._budget.admit_or_defer(self._on_writable):
             return
         if self._is_connected:
             self._flush()
@@ -233,8 +233,8 @@ class Link:
     def _on_connected(self) -> None:
         self._is_connected = True
         if self._persistent:
-            self._watch_readable()
-        self._handler.link_opened(self)
+            self._add_reader()
+        self._handler.connection_opened(self)
         self._flush()
 
     # -- receiving
@@ -244,7 +244,7 @@ class Link:
             return
         try:
             for _ in range(READS_PER_WAKEUP):
-                if not self._budget.admits(self._on_readable):
+                if not self._budget.admit_or_defer(self._on_readable):
                     break
                 self._receiver.read(self._stream, self)
                 if self.closed:
@@ -261,13 +261,13 @@ class Link:
             log.exception("a frame from %s could not be handled; closing the connection", address_text(self.peer))
             self.close()
             return
-        self._watch_readable()
+        self._add_reader()
         if self._bytes_are_due:
             self._start_read_timer()
 
-    def _watch_readable(self) -> None:
-        if not self._watches_readable:
-            self._watches_readable = True
+    def _add_reader(self) -> None:
+        if not self._has_reader:
+            self._has_reader = True
             self._loop.add_reader(self._stream, self._on_readable)
 
     @property
@@ -300,9 +300,9 @@ class Link:
         """
         if self.closed:
             return
-        if self._watches_readable:
+        if self._has_reader:
             self._loop.remove_reader(self._stream)
-        self._watch_writable(False)
+        self._set_writer(False)
         self.closed = True
         self._stream.close()
         if self._read_timer is not None:
@@ -311,7 +311,7 @@ class Link:
             _call_safely(self._handler.frame_aborted, self, aborted)
         unsent, self._outgoing = list(self._outgoing), deque()
         # Called before `on_end` of the unsent frames, so that the handler knows then that the connection is closed.
-        _call_safely(self._handler.link_closed, self, error)
+        _call_safely(self._handler.connection_closed, self, error)
         for outgoing in unsent:
             outgoing.close_file()
             if outgoing.on_end:

@@ -14,7 +14,7 @@ import pytest
 
 from pspd.core.wire.frames import Frame
 from pspd.core.wire.header import Kind, WireError
-from pspd.net.link import READ_TIMEOUT_SECONDS, Link
+from pspd.net.connection import READ_TIMEOUT_SECONDS, FrameConnection
 from tests.support.loops import until
 
 SESSION = 7
@@ -32,19 +32,19 @@ class Event(NamedTuple):
     frame: Frame | None = None
 
 
-def close_when(word: str) -> Callable[[str, Link], None]:
+def close_when(word: str) -> Callable[[str, FrameConnection], None]:
     """Return a reaction that closes a link at an event."""
 
-    def react(what: str, link: Link) -> None:
+    def react(what: str, connection: FrameConnection) -> None:
         if what == word:
-            link.close()
+            connection.close()
 
     return react
 
 
 @dataclass
 class Recorder:
-    """Implements ``LinkHandler``: records all calls, and every payload.
+    """Implements ``ConnectionHandler``: records all calls, and every payload.
 
     Attributes:
         calls: of the links, in order.
@@ -62,7 +62,7 @@ class Recorder:
     cuts: tuple[int, ...] = ()
     part_bytes: int = 0
     unwanted: frozenset[int] = frozenset()
-    react: Callable[[str, Link], object] = lambda _what, _link: None
+    react: Callable[[str, FrameConnection], object] = lambda _what, _link: None
     memory: list[bytearray] = field(default_factory=list)
 
     @property
@@ -74,12 +74,12 @@ class Recorder:
         """Return the frames of the events with a name."""
         return [each.frame for each in self.calls if each.what == what]
 
-    def _note(self, what: str, link: Link, frame: Frame | None = None) -> None:
+    def _note(self, what: str, connection: FrameConnection, frame: Frame | None = None) -> None:
         self.calls.append(Event(what, frame))
-        self.react(what, link)
+        self.react(what, connection)
 
-    def frame_started(self, link: Link, frame: Frame) -> list[memoryview] | None:
-        self._note("started", link, frame)
+    def frame_started(self, connection: FrameConnection, frame: Frame) -> list[memoryview] | None:
+        self._note("started", connection, frame)
         if frame.number in self.unwanted or frame.kind is Kind.LINK:
             return None
         if self.part_bytes:
@@ -89,25 +89,25 @@ class Recorder:
         self.memory.append(bytearray(frame.length - sum(self.cuts)))
         return [memoryview(part) for part in self.memory]
 
-    def frame_continued(self, link: Link, frame: Frame) -> list[memoryview]:
-        self._note("continued", link, frame)
+    def frame_continued(self, connection: FrameConnection, frame: Frame) -> list[memoryview]:
+        self._note("continued", connection, frame)
         left = frame.length - sum(map(len, self.memory))
         self.memory.append(bytearray(min(left, self.part_bytes)))
         return [memoryview(self.memory[-1])]
 
-    def frame_received(self, link: Link, frame: Frame) -> None:
+    def frame_received(self, connection: FrameConnection, frame: Frame) -> None:
         self.payloads.append(b"".join(self.memory))
-        self._note("received", link, frame)
+        self._note("received", connection, frame)
 
-    def frame_aborted(self, link: Link, frame: Frame) -> None:
-        self._note("aborted", link, frame)
+    def frame_aborted(self, connection: FrameConnection, frame: Frame) -> None:
+        self._note("aborted", connection, frame)
 
-    def link_opened(self, link: Link) -> None:
-        self._note("opened", link)
+    def connection_opened(self, connection: FrameConnection) -> None:
+        self._note("opened", connection)
 
-    def link_closed(self, link: Link, error: WireError | None) -> None:
+    def connection_closed(self, connection: FrameConnection, error: WireError | None) -> None:
         self.errors.append(error)
-        self._note("closed", link)
+        self._note("closed", connection)
 
 
 class Far:
@@ -141,10 +141,10 @@ class Ends:
     """Both ends. On exit they are closed, and the link must have reported its end exactly once.
 
     Args:
-        recorder: the link's handler.
+        recorder: the connection's handler.
         small_buffers: whether the kernel's buffers are small.
-        persistent: whether the link is for many transfers.
-        sent: by the peer, before the link starts.
+        persistent: whether the connection is for many transfers.
+        sent: by the peer, before the connection starts.
     """
 
     def __init__(
@@ -167,17 +167,17 @@ class Ends:
             self.far = Far(listener.accept()[0])
             self.far.stream.sendall(sent)
         self._near = near
-        self.link = Link.accepted(near, near.getpeername(), self.recorder, persistent=persistent)
-        self.link.start()
+        self.connection = FrameConnection.wrap(near, near.getpeername(), self.recorder, persistent=persistent)
+        self.connection.start()
 
     async def __aenter__(self) -> Ends:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.link.close()
+        self.connection.close()
         self.far.stream.close()
         assert self.recorder.events.count("closed") == 1
-        assert self.link.closed
+        assert self.connection.closed
 
     async def wait_read(self) -> None:
         """Wait until the link has read everything from the kernel."""
@@ -241,7 +241,7 @@ def ends_with_clock(
     """Return both ends of a connection, and the clock of the link."""
     clock = ManualClock()
     with monkeypatch.context() as patch:
-        patch.setattr("pspd.net.link.asyncio.get_running_loop", lambda: clock)
+        patch.setattr("pspd.net.connection.asyncio.get_running_loop", lambda: clock)
         return Ends(recorder, persistent=persistent), clock
 
 
