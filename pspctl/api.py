@@ -37,7 +37,7 @@ class Api(Generic[C]):
         Raises:
             BadArgument: the daemon's address is not an address.
             Unreachable: the host is unknown.
-            LimitReached: there are too few threads or descriptors for gRPC, which would abort.
+            LimitReached: too few threads or descriptors are left: gRPC would abort the process.
         """
         require_descriptors()
         require_threads()
@@ -52,7 +52,7 @@ class Api(Generic[C]):
         """Run a coroutine to its end, and return its result; Ctrl-C cancels it and raises KeyboardInterrupt."""
         try:
             return self._runner.run(call)
-        except asyncio.CancelledError:  # the runner does not count a signal that arrives while the runner starts
+        except asyncio.CancelledError:  # the runner did not notice the signal, which came while it started
             raise KeyboardInterrupt from None
 
     def _resolve(self) -> str:

@@ -23,8 +23,8 @@ class WaitPolicy:
 
     Attributes:
         deadline: the deadline of the command.
-        client_count: the smallest number of clients that must have the file or have declined it. A complete file with
-            fewer such clients does not end the wait: some clients may be disconnected only briefly.
+        client_count: how many clients must have the file, or have declined it, before a complete file ends the wait:
+            the other clients may be disconnected only briefly.
         waits_for_missing: whether to wait also for missing clients, which were lost before they had the file. The wait
             for them ends at the deadline or, without a deadline, when each has been lost for a full lease.
     """
@@ -34,11 +34,13 @@ class WaitPolicy:
     waits_for_missing: bool = False
 
     def is_settled(self, file: FileView) -> bool:
-        """Return whether the clients that are connected now cannot get more of the file.
+        """Return whether there is nothing more to wait for at the connected clients.
 
-        This is true if the file is complete on at least `client_count` clients, counting clients that declined it. It
-        is true if no connected client accepts the file, and some clients declined it or were lost. Without a deadline,
-        it is also true if the file is stalled, clients are missing, and each of them has been lost for a full lease.
+        This is so in three cases:
+
+        - The file is complete, and at least `client_count` clients have it or declined it.
+        - No connected client accepts the file, and some clients declined it or are missing.
+        - There is no deadline, the file is stalled, and each missing client has been lost for a full lease.
         """
         if file["state"] == "complete":
             return file["complete_client_count"] + file["declined_client_count"] >= self.client_count
@@ -47,9 +49,12 @@ class WaitPolicy:
         return file["state"] == "stalled" and bool(file["missing_clients"]) and not self._expects_missing(file)
 
     def is_over(self, file: FileView) -> bool:
-        """Return whether to end the wait: the file is settled, and no missing client is awaited any longer."""
-        waits_for_missing = (self.waits_for_missing or has_only_lost_clients(file)) and self._expects_missing(file)
-        return self.is_settled(file) and not waits_for_missing
+        """Return whether to end the wait: the file is settled, and the wait for missing clients is over, too.
+
+        If all clients are lost, the wait includes them even without `waits_for_missing`.
+        """
+        includes_missing = self.waits_for_missing or has_only_lost_clients(file)
+        return self.is_settled(file) and not (includes_missing and self._expects_missing(file))
 
     def _expects_missing(self, file: FileView) -> bool:
         """Return whether to expect a missing client back.
@@ -62,16 +67,16 @@ class WaitPolicy:
 
 
 def wait_until_complete(
-    outage: OutagePolicy, file: str, goal: WaitPolicy, check: Callable[[], None] = lambda: None
+    outage: OutagePolicy, file: str, policy: WaitPolicy, check: Callable[[], None] = lambda: None
 ) -> FileView:
-    """Wait until a file has reached its goal, even if the server restarts meanwhile; return the file's last state.
+    """Wait for a file until `policy` ends the wait, even if the server restarts meanwhile; return the last state.
 
-    If the deadline passes while the file is settled, return the state, too.
+    Return the state also if the deadline passes while the file is settled.
 
     Args:
         outage: the policy for a lost server; it has the progress that shows every change.
         file: the file's id or name.
-        goal: decides when the wait ends.
+        policy: decides when the wait ends.
         check: a function that is called at every change and when the server is lost; it may raise an error.
 
     Raises:
@@ -88,22 +93,22 @@ def wait_until_complete(
                 raise NotFound(f"the network has no file {file!r}: see `pspctl files`")
             view = file_view(status.files[0])
             outage.progress.show_exchange(view)
-            if goal.is_over(view):
+            if policy.is_over(view):
                 return view
-            if goal.is_settled(view) and not is_note_shown:
+            if policy.is_settled(view) and not is_note_shown:
                 outage.progress.show_note(f"waiting for {file_text.missing_clients_text(view)}")
                 is_note_shown = True
     except TimedOut:
-        if view is None or outage.is_down or not goal.deadline.passed:  # the server does not answer
+        if view is None or outage.is_down or not policy.deadline.has_passed:  # the server did not answer
             raise
     assert view is not None
-    if goal.is_settled(view):
+    if policy.is_settled(view):
         return view
-    raise TimedOut(unfinished_text(view, goal.deadline))
+    raise TimedOut(unfinished_text(view, policy.deadline))
 
 
 def has_only_lost_clients(file: FileView) -> bool:
-    """Return whether every client that should receive a file was lost; false if no client was lost."""
+    """Return whether every client that should receive a file is lost; false if no client is lost."""
     return not (file["client_count"] or file["declined_client_count"]) and bool(file["missing_clients"])
 
 
@@ -121,10 +126,10 @@ def require_none_missing(file: FileView, deadline: Deadline, consequence: str = 
     """
     if not file["missing_clients"]:
         return
-    waited = f" within {deadline.text}" if deadline.passed else ""
+    waited = f" within {deadline.timeout_text}" if deadline.has_passed else ""
     missed = f"{plain_text(file['name'])} did not reach {file_text.missing_clients_text(file)}{waited}"
     text = f"{missed}: start them again, and they get it{consequence}"
-    raise TimedOut(text) if deadline.passed else WrongState(text)
+    raise TimedOut(text) if deadline.has_passed else WrongState(text)
 
 
 def require_connected_client(file: FileView, deadline: Deadline) -> None:
@@ -174,7 +179,7 @@ def unfinished_text(file: FileView, deadline: Deadline) -> str:
     """
     counts = f"{file['complete_client_count']} of {count_text(file['client_count'], 'client')} have it"
     text = (
-        f"{plain_text(file['name'])} was not complete after {deadline.text}:"
+        f"{plain_text(file['name'])} was not complete after {deadline.timeout_text}:"
         f" {file_text.file_state_text(file)}, {file_text.progress_text(file)}, {counts}{file_text.declined_text(file)}"
     )
     return "; ".join([text, *filter(None, [file_text.release_advice(file)]), *file_text.missing_chunks_texts(file)])

@@ -35,7 +35,7 @@ def contexts_path() -> Path | None:
 
 
 def load() -> Contexts:
-    """Load the contexts; if there is no file, return an empty `Contexts`.
+    """Load the contexts; if there is no file or no home folder, return an empty `Contexts`.
 
     Raises:
         StorageError: the file cannot be read, or does not hold contexts.
@@ -52,7 +52,7 @@ def load() -> Contexts:
     except FileNotFoundError:
         return Contexts()
     except OSError as error:
-        raise _failed("read", path, error) from error
+        raise _file_error("read", path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"{path} does not hold contexts: repair or remove it") from error
 
@@ -74,8 +74,8 @@ def save(contexts: Contexts) -> None:
             file.write(text)
         os.replace(file.name, path)
     except OSError as error:
-        raise _failed("write", path, error) from error
+        raise _file_error("write", path, error) from error
 
 
-def _failed(action: str, path: Path, error: OSError) -> StorageError:
+def _file_error(action: str, path: Path, error: OSError) -> StorageError:
     return StorageError(f"cannot {action} {path}: {error.strerror}: name another folder with {FOLDER_VARIABLE}")

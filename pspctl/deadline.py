@@ -19,24 +19,26 @@ class Deadline:
         return None if self._at is None else max(0.0, self._at - time.monotonic())
 
     @property
-    def text(self) -> str:
+    def timeout_text(self) -> str:
         """The timeout with its unit, such as ``0.2 s``; empty if there is no deadline."""
         return "" if self.timeout_seconds is None else f"{self.timeout_seconds:.15g} s"
 
     @property
-    def passed(self) -> bool:
+    def has_passed(self) -> bool:
         """Whether no time is left."""
         return self.remaining_seconds == 0
 
-    def at_most(self, seconds: float) -> Deadline:
+    def limited_to(self, seconds: float) -> Deadline:
         """Return the earlier of this deadline and a new deadline `seconds` from now."""
         remaining = self.remaining_seconds
         return self if remaining is not None and remaining <= seconds else Deadline(seconds)
 
-    def within(self, seconds: float) -> float:
+    def capped(self, seconds: float) -> float:
         """Return `seconds`, or the time left if that is less."""
         remaining = self.remaining_seconds
         return seconds if remaining is None else min(seconds, remaining)
 
 
 NEVER = Deadline(None)
+"""A deadline that never passes."""
+"""A deadline that never passes."""

@@ -64,7 +64,7 @@ class RunFolder:
     """The hidden folder of one run. Entering the ``with`` block creates and locks it; leaving the block removes it.
 
     The daemons inherit the lock, so it is free only when the run and all its daemons have ended. If a run is killed,
-    its hidden folder remains; the next run empties the folder, and removes the unfinished files of the killed run.
+    its hidden folder remains. The next run with the same `copies_dir` removes what the killed run left unfinished.
 
     Attributes:
         copies_dir: the folder of the copies, in which each client has a folder, ``client-<i>``.
@@ -123,7 +123,7 @@ class RunFolder:
                 if os.path.samestat(os.fstat(self.lock), os.lstat(path)):
                     return
             self._release_lock()
-            if deadline.passed:
+            if deadline.has_passed:
                 raise WrongState(f"another run still uses {self.copies_dir}: wait for it, or name another with --to")
             time.sleep(LOCK_POLL_SECONDS)
 
@@ -134,16 +134,16 @@ class RunFolder:
         """
         with contextlib.suppress(ValueError):
             folders = client_folders(self.copies_dir, int(os.pread(self.lock, COUNT_BYTES_MAX, 0)))
-            for work in (folder / STORE_FOLDER for folder in folders):
-                if not _is_in_use(work):
-                    shutil.rmtree(work, ignore_errors=True)
+            for store_folder in (folder / STORE_FOLDER for folder in folders):
+                if not _is_in_use(store_folder):
+                    shutil.rmtree(store_folder, ignore_errors=True)
         for entry in os.scandir(self.path):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry, ignore_errors=True)
             elif entry.name != "lock":
                 os.unlink(entry)
 
-    def claim(self, name: str) -> None:
+    def claim_client_folders(self, name: str) -> None:
         """Check that the clients' folders are free, and store the number of clients in the lock file.
 
         If this run is killed, the next run removes the unfinished files of that many clients.
@@ -167,10 +167,10 @@ class RunFolder:
             self.lock = -1
 
 
-def _is_in_use(work: Path) -> bool:
-    """Return whether a client uses the hidden folder `work`: the user may have started one after the run was killed."""
+def _is_in_use(store_folder: Path) -> bool:
+    """Return whether a client uses a hidden folder: the user may have started one after the run was killed."""
     try:
-        lock = os.open(work / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        lock = os.open(store_folder / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
@@ -208,7 +208,7 @@ class LocalNetwork:
             TimedOut: a daemon was not ready in time.
             LimitReached: the machine cannot start more processes.
         """
-        deadline = deadline.at_most(START_SECONDS)
+        deadline = deadline.limited_to(START_SECONDS)
         arguments = ["server", "--listen", "127.0.0.1:0", "--data-port", "0"]
         arguments += ["--state-dir", str(self.folder.path / "server"), *server_arguments]
         self._servers.append(self._daemon("server", arguments))
@@ -229,12 +229,12 @@ class LocalNetwork:
     def close(self) -> None:
         """Stop the clients, then the server, and remove the clients' hidden folders.
 
-        Daemons that have not ended within `STOP_SECONDS` are killed.
+        If `STOP_SECONDS` are not enough for all daemons, kill those that still run.
         """
         deadline = Deadline(STOP_SECONDS)
         try:
             stop_all(self._clients, STOP_SECONDS)
-            stop_all(self._servers, deadline.within(STOP_SECONDS))
+            stop_all(self._servers, deadline.capped(STOP_SECONDS))
         finally:
             for daemon in [*self._clients, *self._servers]:
                 daemon.close()
@@ -253,5 +253,5 @@ class LocalNetwork:
         """
         for daemon in [*self._servers, *self._clients]:
             if not daemon.wait_ready(deadline.remaining_seconds):
-                waited = f"not ready after {deadline.text}"
+                waited = f"not ready after {deadline.timeout_text}"
                 raise TimedOut(f"the {daemon.title} was {waited}: {daemon.last_log_line}")

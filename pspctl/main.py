@@ -147,9 +147,8 @@ def main() -> NoReturn:
         if not os.environ.get(name, "80").strip("0"):
             del os.environ[name]
     settings = Settings()
-    logging.getLogger("pspd").addHandler(
-        logging.NullHandler()
-    )  # drop the log of a source: the command prints its own messages
+    # Discard what the source logs: the command prints its own messages.
+    logging.getLogger("pspd").addHandler(logging.NullHandler())
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         settings.ended_by = signal.Signals(number)

@@ -43,13 +43,16 @@ class Settings:
     ended_by: signal.Signals | None = None
 
     def server_address(self, option: str | None = None) -> str:
-        """Return the server's address with port: from an option, the environment, the context, or the default.
+        """Return the server's address with port.
+
+        The first of these that is set counts: `option`, `server_option`, the environment variable, the current context,
+        the default.
 
         Args:
-            option: the address that takes precedence over `server_option`; None for `server_option`.
+            option: the address given with the command's own ``--server``; None without it.
 
         Raises:
-            BadArgument: the text found is not an address.
+            BadArgument: the chosen text is not an address.
             StorageError: as in `contexts.load`.
         """
         option = self.server_option if option is None else option
@@ -61,7 +64,7 @@ class Settings:
             address, origin = known.current_address or DEFAULT_LISTEN, f"context {known.current}"
         try:
             return full_address(address)
-        except BadArgument as error:  # the user did not type the address with this command: say where it is from
+        except BadArgument as error:  # the user did not type this address now: say where it comes from
             raise BadArgument(f"{origin}: {error}") from None
 
 
@@ -155,7 +158,7 @@ class Group(Command, click.Group):
 
 
 def parse_file_reference(text: str) -> str:
-    """Return a file's name, its id or the first digits of its id as typed, but remove one slash at the end.
+    """Return a file's name, its id or the first digits of its id as typed, without one slash at the end.
 
     Raises:
         BadArgument: the text is empty, which would mean every file, or has only slashes.

@@ -14,7 +14,7 @@ from pspd.rpc.client.retry import RetryPolicy
 from pspd.v1 import status_service_pb2
 
 OUTAGE_SECONDS_MAX = 60.0
-"""The longest outage that a command tolerates: restarting a server takes seconds, booting a machine about a minute."""
+"""The longest outage that a command tolerates: a server restarts in seconds, its machine in about a minute."""
 RETRY_SECONDS = 0.5
 """The pause between two attempts to reach the server."""
 WATCH_SECONDS = 10.0
@@ -41,7 +41,7 @@ class OutagePolicy(RetryPolicy):
         self.api = api
         self.deadline = deadline
         self.progress = progress
-        self._was_reached = False
+        self._has_answered = False
 
     def note_lost(self) -> None:
         """Record that the server does not answer; if no outage is under way, begin one and show a note."""
@@ -51,7 +51,7 @@ class OutagePolicy(RetryPolicy):
 
     def note_answer(self) -> None:
         """Record that the server has answered, which ends an outage."""
-        self._was_reached = True
+        self._has_answered = True
         super().note_answer()
 
     def check(self) -> None:
@@ -61,10 +61,10 @@ class OutagePolicy(RetryPolicy):
             TimedOut: the server does not answer, and the command's deadline has passed.
             Unreachable: the outage has lasted for at least `OUTAGE_SECONDS_MAX`.
         """
-        if self.is_down and self.deadline.passed:
-            raise TimedOut(self._text(self.deadline.text))
+        if self.is_down and self.deadline.has_passed:
+            raise TimedOut(self._lost_text(self.deadline.timeout_text))
         if self.is_down and self.outage_seconds >= OUTAGE_SECONDS_MAX:
-            raise Unreachable(self._text(f"{OUTAGE_SECONDS_MAX:.15g} s"))
+            raise Unreachable(self._lost_text(f"{OUTAGE_SECONDS_MAX:.15g} s"))
 
     def wait(self, error: PspError) -> None:
         """Record a failed attempt, pause, and reopen the connection for the next attempt.
@@ -72,11 +72,11 @@ class OutagePolicy(RetryPolicy):
         Raises:
             PspError: `error`, if the server has never answered; otherwise as in `check`.
         """
-        if not self._was_reached:
+        if not self._has_answered:
             raise error
         pause = self.pause_after(error)
         self.check()
-        time.sleep(self.deadline.within(pause))
+        time.sleep(self.deadline.capped(pause))
         self.api.reopen()
 
     def retry(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -94,7 +94,7 @@ class OutagePolicy(RetryPolicy):
                 self.note_answer()
                 return answer
 
-    def _text(self, waited: str) -> str:
+    def _lost_text(self, waited: str) -> str:
         lost = f"the server at {self.api.address} was lost and has not come back for {waited}"
         return f"{lost}: start it again with `pspd server`"
 
@@ -147,19 +147,19 @@ def follow_status(
     api, deadline = outage.api, outage.deadline
     while True:
         mirror, answered = StatusMirror(), False
-        loss: PspError = Unreachable(f"the server at {api.address} stopped: start it again with `pspd server`")
+        failure: PspError = Unreachable(f"the server at {api.address} stopped: start it again with `pspd server`")
         try:
-            for change in api.changes(file, deadline.within(WATCH_SECONDS)):
+            for change in api.changes(file, deadline.capped(WATCH_SECONDS)):
                 answered = True
                 outage.note_answer()
                 yield mirror.apply(change)
         except (TimedOut, Unreachable) as error:
-            if answered and deadline.passed:
+            if answered and deadline.has_passed:
                 raise TimedOut(str(error)) from None
             if answered:
                 if isinstance(error, Unreachable):
-                    time.sleep(deadline.within(RECONNECT_SECONDS))
+                    time.sleep(deadline.capped(RECONNECT_SECONDS))
                 continue
-            loss = error
+            failure = error
         check()
-        outage.wait(loss)
+        outage.wait(failure)

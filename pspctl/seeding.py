@@ -33,7 +33,7 @@ CHECK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
 """How long a source may take to leave the network after it was cancelled."""
 NOT_YET_SEEDED = (None, "seeding")
-"""The states of a file before a command that seeds it or finishes its seeding; None if it was not in the network."""
+"""The states of a file that is not seeded yet; None stands for a file that the network does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class SeedPlan:
     Attributes:
         path: the file or folder.
         name: the file's name in the network; None for the last part of `path`.
-        client_count: how many clients to wait for, and into how many shares to divide the file; 0 for one client per
-            replica, and one share for each reachable client.
+        client_count: how many clients to wait for, and how many shares to make; 0 to wait for one client per replica,
+            and to make one share for each reachable client.
         hold_back: whether the exchange waits for `pspctl release`.
         terms: how many clients get each share, and whether the source stays in the exchange.
         hashing: the child processes that compute the file's digests; None without such processes.
@@ -85,9 +85,9 @@ class _Result:
 
     @property
     def reached_all(self) -> bool:
-        """Whether no client declined the file, left before the division, or is missing after this seeding."""
-        is_missed = self.was_seeded_by_command and bool(self.file["missing_clients"])
-        return not (self.file["declined_client_count"] or self.left_count or is_missed)
+        """Whether no client declined the file, left before the division or, if the command seeded it, is missing."""
+        has_missing = self.was_seeded_by_command and bool(self.file["missing_clients"])
+        return not (self.file["declined_client_count"] or self.left_count or has_missing)
 
 
 def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
@@ -130,13 +130,13 @@ def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
         raise KeyboardInterrupt(text) from interrupt
     state_before = states.get(file_id)
     if state_before is not None:
-        progress.show_note(_known_text(plan, state_before))
+        progress.show_note(_already_present_text(plan, state_before))
     if not plan.terms.stays:
         file = file_view(outage.retry(lambda: api.client.status(file_id)).files[0])
         progress.show_seeded(file)
         return _Result(file, state_before, left_count=0)
-    goal = completion.WaitPolicy(outage.deadline, waits_for_missing=state_before in NOT_YET_SEEDED)
-    file = completion.wait_until_complete(outage, file_id, goal)
+    policy = completion.WaitPolicy(outage.deadline, waits_for_missing=state_before in NOT_YET_SEEDED)
+    file = completion.wait_until_complete(outage, file_id, policy)
     # The server does not know the names of clients that left before the division.
     left_count = max(0, plan.client_count - file["recipient_count"]) if state_before is None else 0
     return _Result(file, state_before, left_count)
@@ -215,8 +215,8 @@ async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _StepTracker, check:
         )
     )
     try:
-        while not (await asyncio.wait([work], timeout=deadline.within(CHECK_SECONDS)))[0]:
-            has_passed = deadline.passed  # read first: if the server is lost too, the error of `check` says more
+        while not (await asyncio.wait([work], timeout=deadline.capped(CHECK_SECONDS)))[0]:
+            has_passed = deadline.has_passed  # read first: if the server is lost too, the error of `check` says more
             outage.check()
             if has_passed:
                 raise TimedOut(_not_seeded_text(plan, deadline, steps.last_step))
@@ -231,7 +231,7 @@ async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _StepTracker, check:
 
 
 def _require_client(plan: SeedPlan, deadline: Deadline, step: SeedProgress | None) -> None:
-    """Raise WrongState if there is no deadline, and all clients of the file have been lost for a full lease."""
+    """Raise WrongState if, without a deadline, all clients are lost for a full lease, and none declined the file."""
     if deadline.timeout_seconds is not None or step is None or step.file is None or step.file.client_count:
         return
     view = file_view(step.file)
@@ -258,7 +258,7 @@ def _not_seeded_text(plan: SeedPlan, deadline: Deadline, step: SeedProgress | No
         case _:
             idle = idle_texts(file_view(step.file)) if step.file is not None else []
             so_far = "; ".join([f"clients held {step.done} of {step.total} chunks", *idle]) + ": see `pspctl status`"
-    return f"{plan.shown_name} was not seeded after {deadline.text}: {so_far}"
+    return f"{plan.shown_name} was not seeded after {deadline.timeout_text}: {so_far}"
 
 
 def _advice(plan: SeedPlan, wanted_count: int) -> str:
@@ -269,7 +269,7 @@ def _advice(plan: SeedPlan, wanted_count: int) -> str:
     return f"start more, or name fewer with {option}"
 
 
-def _known_text(plan: SeedPlan, state_before: str) -> str:
+def _already_present_text(plan: SeedPlan, state_before: str) -> str:
     """Return the note about a file that was already in the network, in the state `state_before`."""
     done = "its missing chunks were seeded" if _needs_chunks(state_before) else "nothing had to be seeded"
     options = {"--clients": plan.client_count, "--replicas": plan.terms.replica_count > 1}
@@ -279,6 +279,7 @@ def _known_text(plan: SeedPlan, state_before: str) -> str:
 
 
 def _needs_chunks(state: str) -> bool:
+    """Return whether a file in this state needs chunks from a source."""
     return state in ("seeding", "stalled")
 
 
@@ -291,7 +292,7 @@ def _require_not_stalled(plan: SeedPlan, view: FileView) -> None:
         )
 
 
-def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, kept: str) -> None:
+def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, consequence: str) -> None:
     """Raise an error if clients declined the file, were lost, or left before the division.
 
     If the file was seeded before this command, lost clients cause an error only if all clients are lost.
@@ -300,15 +301,15 @@ def _require_all_clients(plan: SeedPlan, result: _Result, deadline: Deadline, ke
         plan: the file, and how to seed it.
         result: the result of the seeding.
         deadline: the deadline of the command.
-        kept: the end of the message if clients were lost during this seeding, or left before the division.
+        consequence: the end of the message if clients were lost during this seeding, or left before the division.
     """
     completion.require_none_declined(result.file)
     if result.was_seeded_by_command:
-        completion.require_none_missing(result.file, deadline, kept)
+        completion.require_none_missing(result.file, deadline, consequence)
     completion.require_connected_client(result.file, deadline)
     if result.left_count:
         left = f"{result.left_count} of {count_text(plan.client_count, 'client')} left"
-        raise WrongState(f"{left} before {plan.shown_name} was divided: see `pspctl clients`{kept}")
+        raise WrongState(f"{left} before {plan.shown_name} was divided: see `pspctl clients`{consequence}")
 
 
 def _require_new_copies(plan: SeedPlan, state_before: str | None) -> None:

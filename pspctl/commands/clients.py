@@ -16,8 +16,8 @@ from pspd.rpc.client.server import AgentClient
 from pspd.text.addresses import AGENT_PORT, full_address, parse_address
 from pspd.text.plain import plain_text
 
-_COUNT_MAX = 2**32 - 1  # the count is a 32-bit field of the message
-_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+COUNT_MAX = 2**32 - 1  # the count is a 32-bit field of the message
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 @click.command("clients", cls=Command)
@@ -37,7 +37,7 @@ def clients(settings: Settings) -> None:
 
 
 @click.command("launch", cls=Command)
-@click.argument("count", metavar="N", type=Integer(1, _COUNT_MAX))
+@click.argument("count", metavar="N", type=Integer(1, COUNT_MAX))
 @click.option(
     "--dir",
     "folder",
@@ -61,16 +61,16 @@ def launch(settings: Settings, count: int, folder: str, agents: tuple[str, ...])
     """
     if agents:
         agents = tuple(full_address(agent, AGENT_PORT) for agent in agents)
-        places = _launch_through(agents, count, folder, settings.server_address())
+        started = _launch_through(agents, count, folder, settings.server_address())
     else:
         with ServerApi(settings.server_address()) as api:
-            places = [(name, settings.server_address()) for name in api.run(api.client.launch_clients(count, folder))]
+            started = [(name, settings.server_address()) for name in api.run(api.client.launch_clients(count, folder))]
     document = {
-        "names": [name for name, _ in places],
-        "clients": [{"name": name, "address": address, "dir": folder} for name, address in places],
+        "names": [name for name, _ in started],
+        "clients": [{"name": name, "address": address, "dir": folder} for name, address in started],
     }
     below = plain_text(folder) or "its default folder"
-    lines = [f"{plain_text(name)} started by {address}, below {below}" for name, address in places]
+    lines = [f"{plain_text(name)} started by {address}, below {below}" for name, address in started]
     show(settings, document, lambda: "\n".join(lines))
 
 
@@ -83,20 +83,20 @@ def _launch_through(agents: tuple[str, ...], count: int, folder: str, server: st
     """
     for agent in agents:
         (agent_host, _), (server_host, _) = parse_address(agent), parse_address(server)
-        if server_host in _LOOPBACK_HOSTS and agent_host not in _LOOPBACK_HOSTS:
+        if server_host in LOOPBACK_HOSTS and agent_host not in LOOPBACK_HOSTS:
             raise BadArgument(
                 f"clients at {agent} cannot join {server}: give the server's outside address with --server"
             )
-    places: list[tuple[str, str]] = []
+    started: list[tuple[str, str]] = []
     for index, agent in enumerate(agents):
         part = count * (index + 1) // len(agents) - count * index // len(agents)
         if not part:
             continue
         try:
             with Api(AgentClient(Peer.agent(agent))) as api:
-                places += [(name, agent) for name in api.run(api.client.launch_clients(part, folder, server))]
+                started += [(name, agent) for name in api.run(api.client.launch_clients(part, folder, server))]
         except PspError as error:
-            if not places:
+            if not started:
                 raise
-            raise type(error)(f"{error} (started before: {', '.join(name for name, _ in places)})") from error
-    return places
+            raise type(error)(f"{error} (started before: {', '.join(name for name, _ in started)})") from error
+    return started

@@ -89,6 +89,7 @@ def run(
 
 
 def _is_inside(folder: Path, path: Path) -> bool:
+    """Return whether `path` is a folder, and `folder` is this folder or below it."""
     resolved = Path(os.path.realpath(folder))
     return path.is_dir() and Path(os.path.realpath(path)) in (resolved, *resolved.parents)
 
@@ -119,7 +120,7 @@ def _run(path: Path, folder: RunFolder, server_arguments: list[str], deadline: D
         ) from error
     try:
         with folder:
-            folder.claim(name_of(path))
+            folder.claim_client_folders(name_of(path))
             with contextlib.closing(LocalNetwork(folder)) as network:
                 return _distribute(path, network, server_arguments, deadline, progress)
     except BaseException:
@@ -166,6 +167,7 @@ def verified_count(original: Path, copies: list[Path]) -> int:
 
 
 def _digest(path: Path) -> bytes | None:
+    """Return the digest of a file or folder; None if it cannot be read."""
     if path.is_dir():
         try:
             return folder_digest(path)

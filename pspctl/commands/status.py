@@ -72,14 +72,14 @@ def _watch(settings: Settings, api: ServerApi, file: str) -> None:
 
 
 def _watched_views(api: ServerApi, file: str, progress: Progress) -> Iterator[StatusView]:
-    """Yield each status of `follow_status` as a view; raise ReaderGone if stdout has no reader then."""
+    """Yield each status of `follow_status` as a view; raise ReaderGone once stdout has no reader."""
     for status in follow_status(OutagePolicy(api, NEVER, progress), file):
         streams.require_reader()
         yield status_view(status)
 
 
 def _distinct_views(views: Iterator[StatusView]) -> Iterator[StatusView]:
-    """Yield the first status, and then each status in which more than the entry of the server has changed."""
+    """Yield the first status, then each status that differs from the last one in more than the server's entry."""
     last: dict[str, object] = {}
     for view in views:
         timeless = {key: value for key, value in view.items() if key != "server"}
@@ -99,7 +99,7 @@ class _LiveScreen(Progress):
             shows_one_file: whether to show one file in full instead of the whole network.
         """
         self._live = live
-        self._in_full = shows_one_file
+        self._shows_one_file = shows_one_file
         self._last: StatusView | None = None
 
     def show(self, view: StatusView, note: str = "") -> None:
@@ -110,7 +110,7 @@ class _LiveScreen(Progress):
             note: the line to show above the status; empty for none.
         """
         self._last = view
-        self._live.update(Plain(Screen(view, self._in_full, note)), refresh=True)
+        self._live.update(Plain(Screen(view, self._shows_one_file, note)), refresh=True)
 
     def show_note(self, text: str) -> None:
         """Show a note above the last status; before the first status, do nothing."""

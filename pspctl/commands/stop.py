@@ -129,8 +129,8 @@ class _Drain:
                 if refusal_count % ATTEMPTS_PER_STATUS == 0:
                     self._check_files(error, is_first=refusal_count == 0)
                 refusal_count += 1
-                if self.outage.deadline.passed:
-                    raise TimedOut(f"not drained after {self.outage.deadline.text}: {error}") from error
+                if self.outage.deadline.has_passed:
+                    raise TimedOut(f"not drained after {self.outage.deadline.timeout_text}: {error}") from error
                 time.sleep(DRAIN_RETRY_SECONDS)
             except (TimedOut, Unreachable) as error:
                 self.outage.wait(error)
@@ -147,8 +147,8 @@ class _Drain:
             if not skip_gone:
                 raise
         states = {client["name"]: client["state"] for client in client_views(api.run(api.client.clients()))}
-        left = [name for name in self.names if states.get(name) == "connected"]
-        return api.run(api.client.stop_clients(left)) if left else []
+        remaining = [name for name in self.names if states.get(name) == "connected"]
+        return api.run(api.client.stop_clients(remaining)) if remaining else []
 
     def _check_files(self, refusal: WrongState, *, is_first: bool) -> None:
         """Raise WrongState if, without a deadline, the wait would never end.
@@ -167,8 +167,10 @@ class _Drain:
     def _require_accepting_client(self, file: FileView) -> None:
         """Raise WrongState if no other client will get the file.
 
-        This is so if there are other clients and all of them declined the file. It is also so if the file is stalled,
-        no other client is connected, clients are missing, and each of them has been lost for a full lease.
+        This is so in two cases:
+
+        - Clients to stop and other clients are connected, and all the others declined the file.
+        - The file is stalled, no other client is connected, and all missing clients have been lost for a full lease.
         """
         others = [client for client in file["clients"] if not (self.all_clients or client["name"] in self.names)]
         if others and len(others) < len(file["clients"]) and all(client["refusal"] for client in others):
@@ -178,8 +180,8 @@ class _Drain:
                 " and lose the chunks"
             )
         missing = file["missing_clients"]
-        are_lost = missing and all(client["given_up"] for client in missing)
-        if file["state"] == "stalled" and not others and are_lost:
+        all_given_up = missing and all(client["given_up"] for client in missing)
+        if file["state"] == "stalled" and not others and all_given_up:
             raise WrongState(
                 f"all other clients of {plain_text(file['name'])!r} are lost: {missing_clients_text(file)}:"
                 " start them again, or stop with --force"

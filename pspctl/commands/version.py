@@ -26,8 +26,8 @@ def version(settings: Settings) -> None:
     try:
         with ServerApi(address) as api:
             server_version = str(api.run(api.client.status(with_file_clients=False)).server.version)
-        seen = f"server {server_version} at {address}"
+        server_line = f"server {server_version} at {address}"
     except PspError as error:
-        server_version, seen = None, f"server unknown: {error}"
+        server_version, server_line = None, f"server unknown: {error}"
     document = {"pspctl": own_version, "server": server_version}
-    show(settings, document, lambda: f"pspctl {own_version}\n{plain_text(seen)}")
+    show(settings, document, lambda: f"pspctl {own_version}\n{plain_text(server_line)}")

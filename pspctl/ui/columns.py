@@ -9,11 +9,12 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-NAME_CELLS_COMFORTABLE = 16
-"""Optional columns are dropped before names are shortened to fewer cells than this."""
-NAME_CELLS_MIN = 8
-"""Names are never shortened to fewer cells than this; the terminal folds a table that is still too wide."""
-GAP_CELLS = 2
+NAME_WIDTH_COMFORTABLE = 16
+"""Optional columns are dropped before names become narrower than this. All widths count Latin characters."""
+NAME_WIDTH_MIN = 8
+"""Names never become narrower than this; the terminal folds a table that is still too wide."""
+GAP_WIDTH = 2
+"""The width of the space between two columns."""
 ELLIPSIS = "…"
 
 
@@ -43,9 +44,9 @@ class Column:
 class FittedTable:
     """A table that fits the terminal's width, without lines between the cells.
 
-    When the table is too wide, names are shortened, but not below `NAME_CELLS_COMFORTABLE` cells. If that is not
-    enough, optional columns are dropped one by one. Then names are shortened further, but not below `NAME_CELLS_MIN`
-    cells. All other cells are shown in full: a truncated number would be a wrong number.
+    If the table is too wide, names are shortened, but not below `NAME_WIDTH_COMFORTABLE`. If that is not enough,
+    optional columns are dropped one by one. Then names are shortened further, but not below `NAME_WIDTH_MIN`. All other
+    cells are shown in full: a truncated number would be a wrong number.
     """
 
     def __init__(self, *columns: Column) -> None:
@@ -66,13 +67,13 @@ class FittedTable:
         """
         widths = [max(cell.cell_len for cell in column) for column in zip(*self._rows, strict=True)]
         kept = self._kept_columns(widths, options.max_width)
-        name_cells_left = _name_cells_left(widths, kept, self._name_index, options.max_width)
-        name_cells = min(widths[self._name_index], max(name_cells_left, NAME_CELLS_MIN))
-        widths[self._name_index] = name_cells
+        remaining_width = _remaining_width(widths, kept, self._name_index, options.max_width)
+        name_width = min(widths[self._name_index], max(remaining_width, NAME_WIDTH_MIN))
+        widths[self._name_index] = name_width
         for row in self._rows:
             cells = row.copy()
             name = row[self._name_index]
-            cells[self._name_index] = Text(shortened(name.plain, name_cells), style=name.style)
+            cells[self._name_index] = Text(shortened(name.plain, name_width), style=name.style)
             yield self._line(cells, kept, widths)
 
     def _line(self, row: list[Text], kept: list[int], widths: list[int]) -> Text:
@@ -81,7 +82,7 @@ class FittedTable:
             padding = " " * (widths[index] - row[index].cell_len)
             is_number = self._columns[index].kind is Kind.NUMBER
             line.append(padding if is_number else "").append_text(row[index])
-            line.append("" if is_number else padding).append(" " * GAP_CELLS)
+            line.append("" if is_number else padding).append(" " * GAP_WIDTH)
         line.rstrip()
         return line
 
@@ -89,43 +90,43 @@ class FittedTable:
         """Return the indexes of the columns to show; `widths` are the columns' widths without shortening."""
         kept = list(range(len(widths)))
         optional = sorted((column.drop_order, index) for index, column in enumerate(self._columns) if column.drop_order)
-        comfortable = min(widths[self._name_index], NAME_CELLS_COMFORTABLE)
+        comfortable = min(widths[self._name_index], NAME_WIDTH_COMFORTABLE)
         for _, index in optional:
-            if _name_cells_left(widths, kept, self._name_index, max_width) >= comfortable:
+            if _remaining_width(widths, kept, self._name_index, max_width) >= comfortable:
                 break
             kept.remove(index)
         return kept
 
 
-def _name_cells_left(widths: list[int], kept: list[int], name_index: int, max_width: int) -> int:
-    """Return how many of `max_width` cells the other columns in `kept` leave to the name column."""
-    return max_width - sum(widths[index] + GAP_CELLS for index in kept if index != name_index)
+def _remaining_width(widths: list[int], kept: list[int], name_index: int, max_width: int) -> int:
+    """Return the part of `max_width` that the other columns in `kept` leave to the column of names."""
+    return max_width - sum(widths[index] + GAP_WIDTH for index in kept if index != name_index)
 
 
-def shortened(text: str, cells: int) -> str:
+def shortened(text: str, width_max: int) -> str:
     """Return a text; if it is too long, shorten it in the middle, such as ``very-long-na…v2.iso``.
 
-    Wide characters take two cells. A combining character stays with the character that it modifies.
+    A wide character counts as two. A combining character stays with the character that it modifies.
 
     Args:
         text: the text, of printable characters.
-        cells: the largest number of terminal cells that the result may take, at least 1.
+        width_max: the largest width of the result, at least 1.
     """
-    if cell_len(text) <= cells:
+    if cell_len(text) <= width_max:
         return text
     clusters = _clusters(text)
-    tail_cells = (cells - cell_len(ELLIPSIS)) * 2 // 5
-    tail = _prefix(clusters[::-1], tail_cells)[::-1]
-    rest = cells - cell_len(ELLIPSIS) - sum(map(cell_len, tail))
-    return "".join([*_prefix(clusters, rest), ELLIPSIS, *tail])
+    tail_width = (width_max - cell_len(ELLIPSIS)) * 2 // 5
+    tail = _prefix(clusters[::-1], tail_width)[::-1]
+    head_width = width_max - cell_len(ELLIPSIS) - sum(map(cell_len, tail))
+    return "".join([*_prefix(clusters, head_width), ELLIPSIS, *tail])
 
 
-def _prefix(clusters: list[str], cells: int) -> list[str]:
-    """Return as many of the first clusters as fit into `cells`."""
+def _prefix(clusters: list[str], width_max: int) -> list[str]:
+    """Return as many of the first clusters as fit into `width_max`."""
     taken: list[str] = []
     for cluster in clusters:
-        cells -= cell_len(cluster)
-        if cells < 0:
+        width_max -= cell_len(cluster)
+        if width_max < 0:
             break
         taken.append(cluster)
     return taken

@@ -43,7 +43,7 @@ class LineProgress(Progress):
         self._stalls: list[str] = []
         self._shown: set[str] = set()
         self._has_no_client = False
-        self._joined: int | None = None
+        self._joined_count: int | None = None
         self._joined_noted_at = 0.0
 
     def show_step(self, step: SeedProgress) -> None:
@@ -53,11 +53,11 @@ class LineProgress(Progress):
         """
         if step.file is not None:
             self._show_idle_clients(file_view(step.file))
-        if step.phase != "waiting" or step.done >= step.total or step.done == self._joined:
+        if step.phase != "waiting" or step.done >= step.total or step.done == self._joined_count:
             return
         now = time.monotonic()
-        if self._joined is None or now - self._joined_noted_at >= WAITING_NOTE_SECONDS:
-            self._joined, self._joined_noted_at = step.done, now
+        if self._joined_count is None or now - self._joined_noted_at >= WAITING_NOTE_SECONDS:
+            self._joined_count, self._joined_noted_at = step.done, now
             self.show_note(f"waiting for clients: {step.done} of {step.total} have joined")
 
     def show_exchange(self, file: FileView) -> None:

@@ -47,13 +47,13 @@ class Screen:
         head = [Text(self.note, style="yellow")] if self.note else []
         head.append(tables.status_header(self.status))
         # The last line stays free: the terminal echoes ^C there.
-        room = console.size.height - 1 - _height(console, options, head)
+        free_lines = console.size.height - 1 - _height(console, options, head)
         yield from head
         if self.shows_one_file:
             for file in self.status["files"]:
-                yield from _file_parts(file, room, console, options)
+                yield from _file_parts(file, free_lines, console, options)
         else:
-            yield from _network_parts(self.status, room, console, options)
+            yield from _network_parts(self.status, free_lines, console, options)
 
 
 def _height(console: Console, options: ConsoleOptions, parts: Sequence[RenderableType]) -> int:
@@ -61,7 +61,7 @@ def _height(console: Console, options: ConsoleOptions, parts: Sequence[Renderabl
 
 
 def _network_parts(
-    status: StatusView, room: int, console: Console, options: ConsoleOptions
+    status: StatusView, free_lines: int, console: Console, options: ConsoleOptions
 ) -> Sequence[RenderableType]:
     """Return a table of files, the sentences about stalled files, and a table of clients and sources.
 
@@ -76,39 +76,40 @@ def _network_parts(
     problem_count = sum(conditions[client["name"]] != "complete" for client in clients)
     sources = status["sources"][:SOURCE_ROWS_MAX]
     # Each table has a blank line above it, and a line of headings.
-    room -= 2 * 2 + len(sources) + _height(console, options, stalls)
-    file_rows, client_rows = _row_counts(room, (len(active), len(files)), (problem_count, len(clients)))
+    free_lines -= 2 * 2 + len(sources) + _height(console, options, stalls)
+    file_rows, client_rows = _row_counts(free_lines, (len(active), len(files)), (problem_count, len(clients)))
     parts: list[RenderableType] = ["", tables.files_table(files[:file_rows]) if files else tables.NO_FILE]
-    parts += [*_rest(files[file_rows:], "file", lambda file: file["state"]), *stalls, ""]
+    parts += [*_omitted_line(files[file_rows:], "file", lambda file: file["state"]), *stalls, ""]
     if client_rows or sources:
         parts.append(tables.clients_table(clients[:client_rows], sources, progress=progress))
     elif not clients:
         parts.append(tables.NO_CLIENT)
-    parts += _rest(clients[client_rows:], "client", lambda client: conditions[client["name"]])
+    parts += _omitted_line(clients[client_rows:], "client", lambda client: conditions[client["name"]])
     return parts
 
 
-def _row_counts(room: int, files: tuple[int, int], clients: tuple[int, int]) -> tuple[int, int]:
+def _row_counts(free_lines: int, files: tuple[int, int], clients: tuple[int, int]) -> tuple[int, int]:
     """Return how many files and how many clients to show.
 
     Args:
-        room: the number of lines for both, including the lines that count the omitted files and clients.
+        free_lines: the number of lines for both, including the two lines that count omitted files and clients.
         files: the number of active files and of all files.
         clients: the number of clients with a problem and of all clients.
     """
     (active, all_files), (problem_count, all_clients) = files, clients
-    if all_files + all_clients <= room:
+    if all_files + all_clients <= free_lines:
         return all_files, all_clients
-    room -= 2
-    file_rows = max(min(1, all_files), min(active, room - min(problem_count, CLIENT_ROWS_MIN)))
-    client_rows = max(0, min(problem_count, room - file_rows))
-    file_rows = min(all_files, max(file_rows, room - client_rows))
-    spare = file_rows == all_files  # then no line has to count omitted files
-    return file_rows, min(all_clients, max(0, room - file_rows + spare))
+    free_lines -= 2
+    file_rows = max(min(1, all_files), min(active, free_lines - min(problem_count, CLIENT_ROWS_MIN)))
+    client_rows = max(0, min(problem_count, free_lines - file_rows))
+    file_rows = min(all_files, max(file_rows, free_lines - client_rows))
+    if file_rows == all_files:  # no line has to count omitted files
+        free_lines += 1
+    return file_rows, min(all_clients, max(0, free_lines - file_rows))
 
 
-def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOptions) -> Sequence[RenderableType]:
-    """Return the parts for one file: its row, its problems, its clients, and its exchange if there is room.
+def _file_parts(file: FileView, free_lines: int, console: Console, options: ConsoleOptions) -> Sequence[RenderableType]:
+    """Return the parts for one file: its row, its problems, its clients, and its exchange if it fits.
 
     The clients without the whole file come first, in ascending order of the number of chunks that they hold.
     """
@@ -117,21 +118,21 @@ def _file_parts(file: FileView, room: int, console: Console, options: ConsoleOpt
     bottom: list[RenderableType] = [*tables.problem_lines(file)[:TEXT_LINES_MAX]]
     exchange = tables.exchange_parts(file)
     clients = sorted(file["clients"], key=lambda client: (client["complete"], client["held_chunk_count"]))
-    room -= 2 + _height(console, options, [*top, *bottom])
-    if min(len(clients), CLIENT_ROWS_MIN) + 1 + _height(console, options, exchange) <= room:
+    free_lines -= 2 + _height(console, options, [*top, *bottom])
+    if min(len(clients), CLIENT_ROWS_MIN) + 1 + _height(console, options, exchange) <= free_lines:
         bottom += exchange
-        room -= _height(console, options, exchange)
-    rows = len(clients) if len(clients) <= room else max(1, room - 1)
-    rest = _rest(clients[rows:], "client", _file_client_condition)
+        free_lines -= _height(console, options, exchange)
+    rows = len(clients) if len(clients) <= free_lines else max(1, free_lines - 1)
+    rest = _omitted_line(clients[rows:], "client", _file_client_condition)
     return [*top, "", tables.file_clients_table(file, clients[:rows]), *rest, *bottom]
 
 
-def _rest(rows: Sequence[Row], what: str, condition_of: Callable[[Row], str]) -> list[RenderableType]:
+def _omitted_line(rows: Sequence[Row], noun: str, condition_of: Callable[[Row], str]) -> list[RenderableType]:
     """Return a list of one line, such as ``and 22 more clients, all complete``; empty if no row is omitted.
 
     Args:
         rows: the omitted rows.
-        what: the noun for one row.
+        noun: the noun for one row.
         condition_of: the function that returns the condition of a row in one word.
     """
     if not rows:
@@ -141,7 +142,7 @@ def _rest(rows: Sequence[Row], what: str, condition_of: Callable[[Row], str]) ->
         kinds = f", all {next(iter(counts))}" if len(rows) > 1 else f", {next(iter(counts))}"
     else:
         kinds = ": " + ", ".join(f"{count} {condition}" for condition, count in counts.most_common())
-    return [Text(f"and {count_text(len(rows), f'more {what}')}{kinds}", style="dim")]
+    return [Text(f"and {count_text(len(rows), f'more {noun}')}{kinds}", style="dim")]
 
 
 def _file_client_condition(client: FileClientView) -> str:

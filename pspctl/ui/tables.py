@@ -62,10 +62,9 @@ def clients_table(
         progress: by client name, the number of chunks that the client holds and the number that it should hold in the
             end; None to omit the column.
     """
-    done = [] if progress is None else [Column("PROGRESS", Kind.NUMBER)]
-    table = FittedTable(
-        Column("CLIENT", Kind.NAME), Column("ADDRESS", drop_order=1), Column("STATE"), *done, Column("RTT", Kind.NUMBER)
-    )
+    columns = [Column("CLIENT", Kind.NAME), Column("ADDRESS", drop_order=1), Column("STATE")]
+    columns += [] if progress is None else [Column("PROGRESS", Kind.NUMBER)]
+    table = FittedTable(*columns, Column("RTT", Kind.NUMBER))
     rows = [(client, client["state"]) for client in clients]
     rows += [(source, "source" if source["state"] == "connected" else source["state"]) for source in sources]
     for client, state in rows:

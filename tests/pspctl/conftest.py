@@ -30,7 +30,7 @@ Pspctl = Callable[..., Result]
 def fake() -> Iterator[fakes.FakeServer]:
     """Start a fake server."""
     fake = fakes.FakeServer()
-    server, fake.address = fakes.started(fakes.register_all(fake))
+    server, fake.address = fakes.start_server(fakes.register_all(fake))
     yield fake
     server.stop(grace=None).wait()
 
@@ -42,7 +42,7 @@ def start_agent() -> Iterator[Callable[[], tuple[fakes.AgentServicer, str]]]:
 
     def start() -> tuple[fakes.AgentServicer, str]:
         servicer = fakes.AgentServicer()
-        server, address = fakes.started(
+        server, address = fakes.start_server(
             lambda server: client_service_pb2_grpc.add_AgentServiceServicer_to_server(servicer, server)
         )
         servers.append(server)
@@ -97,15 +97,15 @@ class FakeSource:
     stays: bool = False
     is_interrupted: bool = False
     refusal: Exception | None = None
-    asked: dict[str, Any] = field(default_factory=dict)
-    left: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+    has_left: bool = False
 
     async def seed(
-        self, server: str, path: Path, *, on_progress: Callable[[SeedProgress], None], **asked: Any
+        self, server: str, path: Path, *, on_progress: Callable[[SeedProgress], None], **arguments: Any
     ) -> bytes:
         import asyncio
 
-        self.asked = {"server": server, "path": path, **asked}
+        self.arguments = {"server": server, "path": path, **arguments}
         for step in self.steps:
             on_progress(step)
         try:
@@ -114,7 +114,7 @@ class FakeSource:
             if self.stays or self.is_interrupted:
                 await asyncio.Event().wait()
         finally:
-            self.left = True
+            self.has_left = True
         if self.refusal:
             raise self.refusal
         if self.file not in self.fake.files:

@@ -21,7 +21,7 @@ from pspd.v1.client_service_pb2_grpc import (
 from pspd.v1.file_service_pb2_grpc import FileServiceServicer, add_FileServiceServicer_to_server
 from pspd.v1.status_service_pb2_grpc import StatusServiceServicer, add_StatusServiceServicer_to_server
 
-MANY_THREADS = 8
+THREAD_COUNT = 8
 
 
 def file(name: str = "big.iso", held: tuple[int, ...] = (4, 2), chunk_count: int = 8, **fields: Any) -> Any:
@@ -80,13 +80,13 @@ class FakeServer:
         clients: the clients and sources of the network.
         files: the files of the network.
         cache: the cache's message.
-        restarts: the files that replace `files` at each next watch, as after a restart of the server.
+        files_after_restarts: the files that replace `files` at each next watch, as after a restart of the server.
         changes: what a watch sends after its snapshot, in order.
         stream_stays: whether a watch then stays open, as in an idle network.
         stream_breaks: how many watches end as if their connection had broken.
         refusal: the error of every request, if set.
         stop_refusal: the error of a request to stop clients without force, if set.
-        asked: the last request of each kind.
+        last_requests: the last request of each kind.
         watch_count: the number of watches so far.
         dropped_chunk_count: how many chunks clearing the cache drops.
     """
@@ -97,13 +97,13 @@ class FakeServer:
     cache: Any = field(
         default_factory=lambda: network_pb2.Cache(capacity_bytes=64 << 20, used_bytes=8192, hit_count=3, miss_count=1)
     )
-    restarts: list[list[Any]] = field(default_factory=list)
+    files_after_restarts: list[list[Any]] = field(default_factory=list)
     changes: list[Any] = field(default_factory=list)
     stream_stays: bool = False
     stream_breaks: int = 0
     refusal: PspError | None = None
     stop_refusal: PspError | None = None
-    asked: dict[str, Any] = field(default_factory=dict)
+    last_requests: dict[str, Any] = field(default_factory=dict)
     watch_count: int = 0
     dropped_chunk_count: int = 8
 
@@ -113,7 +113,7 @@ class FakeServer:
             address=self.address, version="9.9.9", profile="fast", uptime_seconds=75.0, data_port=7071
         )
 
-    def chosen(self, name: str) -> list[Any]:
+    def find_files(self, name: str) -> list[Any]:
         """Return the files that a request names."""
         found = [file for file in self.files if name in ("", file.name) or file.file_id.hex().startswith(name)]
         if name and not found:
@@ -121,7 +121,7 @@ class FakeServer:
         return found
 
 
-def refused(context: grpc.ServicerContext, error: PspError) -> None:
+def abort_with(context: grpc.ServicerContext, error: PspError) -> None:
     """End a call with an error as the real servicers do."""
     context.set_trailing_metadata((("psp-reason", str(error.reason)),))
     context.abort(grpc.StatusCode[error.reason.grpc_status], str(error))
@@ -139,13 +139,13 @@ class Servicer(
         self.fake = fake
 
     def answer(self, context: grpc.ServicerContext, request: Any, make: Callable[[], Any]) -> Any:
-        self.fake.asked[type(request).__name__] = request
+        self.fake.last_requests[type(request).__name__] = request
         try:
             if self.fake.refusal:
                 raise self.fake.refusal
             return make()
         except PspError as error:
-            refused(context, error)
+            abort_with(context, error)
 
     def GetStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
         fake = self.fake
@@ -153,15 +153,15 @@ class Servicer(
             context,
             request,
             lambda: status_service_pb2.GetStatusResponse(
-                server=fake.server, cache=fake.cache, clients=fake.clients, files=fake.chosen(request.file)
+                server=fake.server, cache=fake.cache, clients=fake.clients, files=fake.find_files(request.file)
             ),
         )
 
     def WatchStatus(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         fake = self.fake
         fake.watch_count += 1
-        if fake.restarts:
-            fake.files = fake.restarts.pop(0)
+        if fake.files_after_restarts:
+            fake.files = fake.files_after_restarts.pop(0)
         first = self.GetStatus(request, context)
         yield status_service_pb2.WatchStatusResponse(
             snapshot=True, server=first.server, cache=first.cache, clients=first.clients, files=first.files
@@ -181,14 +181,14 @@ class Servicer(
         return self.answer(
             context,
             request,
-            lambda: file_service_pb2.ReleaseFileResponse(file=self.fake.chosen(request.file)[0]),
+            lambda: file_service_pb2.ReleaseFileResponse(file=self.fake.find_files(request.file)[0]),
         )
 
     def RemoveFile(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self.answer(
             context,
             request,
-            lambda: file_service_pb2.RemoveFileResponse(file=self.fake.chosen(request.file)[0]),
+            lambda: file_service_pb2.RemoveFileResponse(file=self.fake.find_files(request.file)[0]),
         )
 
     def ListFiles(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -203,7 +203,7 @@ class Servicer(
 
     def StopClients(self, request: Any, context: grpc.ServicerContext) -> Any:
         if self.fake.stop_refusal and not request.force:
-            refused(context, self.fake.stop_refusal)
+            abort_with(context, self.fake.stop_refusal)
         names = [client.name for client in self.fake.clients] if request.all_clients else request.names
         return self.answer(context, request, lambda: client_service_pb2.StopClientsResponse(names=names))
 
@@ -236,9 +236,9 @@ class AgentServicer(AgentServiceServicer):
         return client_service_pb2.AgentServiceLaunchClientsResponse(names=names)
 
 
-def started(register: Callable[[grpc.Server], None]) -> tuple[grpc.Server, str]:
+def start_server(register: Callable[[grpc.Server], None]) -> tuple[grpc.Server, str]:
     """Start a gRPC server on a free port of loopback; return it and its address."""
-    server = grpc.server(ThreadPoolExecutor(MANY_THREADS))
+    server = grpc.server(ThreadPoolExecutor(THREAD_COUNT))
     register(server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from pspctl.ui.columns import NAME_CELLS_MIN, Column, FittedTable, Kind, shortened
+from pspctl.ui.columns import NAME_WIDTH_MIN, Column, FittedTable, Kind, shortened
 from pspctl.ui.tables import clients_table, contexts_table, file_clients_table, files_table
 from pspctl.ui.views import client_views, file_view
 from tests.pspctl.fakes import client, file
@@ -67,7 +67,7 @@ def test_other_tables_shorten_only_names(table: FittedTable) -> None:
 def test_narrow_terminal_gets_whole_cells() -> None:
     heading, row = drawn(files_table([file_view(file(LONG_NAME))]), 30)
     assert row.split()[1:] == ["distributing", "37.5", "%", "0/2"]
-    assert cell_len(row.split()[0]) == NAME_CELLS_MIN
+    assert cell_len(row.split()[0]) == NAME_WIDTH_MIN
     assert heading.split() == ["FILE", "STATE", "PROGRESS", "CLIENTS"]
 
 

@@ -120,7 +120,7 @@ def test_json_has_the_original_names(hostile: FakeServer, pspctl: Pspctl) -> Non
     assert document["server"]["dropped_counts"] == {EVIL: 1}
 
 
-def test_terminal_gets_only_our_own_sequences(hostile: FakeServer) -> None:
+def test_terminal_gets_only_sequences_of_pspctl(hostile: FakeServer) -> None:
     status = status_view(
         status_service_pb2.GetStatusResponse(
             server=hostile.server, cache=hostile.cache, clients=hostile.clients, files=hostile.files

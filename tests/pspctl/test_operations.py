@@ -25,7 +25,7 @@ def test_cache_shows_the_cache(pspctl: Pspctl, command: list[str]) -> None:
     assert document["cache"]["capacity_bytes"] == 64 << 20
 
 
-def test_cache_clear(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_cache_clear_counts_dropped_chunks(pspctl: Pspctl, fake: FakeServer) -> None:
     assert pspctl("cache", "clear").stdout == "dropped 8 chunks\n"
     assert json.loads(pspctl("cache", "clear", "-o", "json").stdout)["dropped_chunk_count"] == 8
     fake.dropped_chunk_count = 1
@@ -33,10 +33,10 @@ def test_cache_clear(pspctl: Pspctl, fake: FakeServer) -> None:
 
 
 @pytest.mark.parametrize(("text", "size_bytes"), [("100KiB", 102400), ("1024", 1024), ("auto", 2048)])
-def test_cache_resize(pspctl: Pspctl, fake: FakeServer, text: str, size_bytes: int) -> None:
+def test_cache_resize_sets_capacity(pspctl: Pspctl, fake: FakeServer, text: str, size_bytes: int) -> None:
     fake.clients += [client("s", source=True), client("gone", state=network_pb2.CLIENT_STATE_LOST)]
     assert pspctl("cache", "resize", text).exit_code == 0
-    assert fake.asked["ResizeCacheRequest"].capacity_bytes == size_bytes
+    assert fake.last_requests["ResizeCacheRequest"].capacity_bytes == size_bytes
 
 
 def test_cache_resize_auto_needs_a_client(pspctl: Pspctl, fake: FakeServer) -> None:
@@ -44,11 +44,11 @@ def test_cache_resize_auto_needs_a_client(pspctl: Pspctl, fake: FakeServer) -> N
     assert pspctl("cache", "resize", "auto").exit_code == 4
 
 
-def test_launch_on_server_machine(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_launch_starts_clients_on_server_machine(pspctl: Pspctl, fake: FakeServer) -> None:
     assert pspctl("launch", 2, "--dir", "/data").stdout == (
         f"launched-0 started by {fake.address}, below /data\nlaunched-1 started by {fake.address}, below /data\n"
     )
-    request = fake.asked["LaunchClientsRequest"]
+    request = fake.last_requests["LaunchClientsRequest"]
     assert (request.count, request.dir) == (2, "/data")
     assert "below its default folder" in pspctl("launch", 1).stdout
     assert json.loads(pspctl("launch", 1, "-o", "json").stdout)["clients"] == [
@@ -92,34 +92,34 @@ def test_launch_through_agent_refuses_loopback_server(pspctl: Pspctl) -> None:
     assert "give the server's outside address with --server" in result.stderr
 
 
-def test_stop_clients(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_stop_names_stopped_clients(pspctl: Pspctl, fake: FakeServer) -> None:
     assert pspctl("stop", "client-1").stdout == "client-1 is stopping\n"
     assert pspctl("stop", "--all-clients").stdout == "client-0 is stopping\nclient-1 is stopping\n"
-    assert "StopServerRequest" not in fake.asked
+    assert "StopServerRequest" not in fake.last_requests
 
 
 def test_stop_clients_of_named_server(lone_pspctl: Pspctl, fake: FakeServer) -> None:
     for arguments in (["client-1", "--server", fake.address], ["--server", fake.address, "client-1"]):
         document = json.loads(lone_pspctl("stop", *arguments, "-o", "json").stdout)
         assert (document["names"], document["server_stopped"]) == (["client-1"], False)
-    assert "StopServerRequest" not in fake.asked
+    assert "StopServerRequest" not in fake.last_requests
 
 
-def test_stop_server(lone_pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_server_stops_named_server(lone_pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in (
         ["--server", fake.address, "stop", "--server"],
         ["stop", "--server", fake.address],
         ["stop", "--server", "--server", fake.address],
     ):
-        fake.asked.clear()
+        fake.last_requests.clear()
         assert lone_pspctl(*arguments).stdout == f"the server at {fake.address} is stopping\n"
-        assert "StopServerRequest" in fake.asked
-        assert "StopClientsRequest" not in fake.asked
+        assert "StopServerRequest" in fake.last_requests
+        assert "StopClientsRequest" not in fake.last_requests
     monkeypatch.setenv("PSPCTL_SERVER", fake.address)
     assert "is stopping" in lone_pspctl("stop", "--all-clients", "--server").stdout
 
 
-def test_version(pspctl: Pspctl) -> None:
+def test_version_shows_both_programs(pspctl: Pspctl) -> None:
     assert json.loads(pspctl("version", "-o", "json").stdout) == {
         "schema_version": 1,
         "pspctl": metadata.version("psp-network"),
@@ -127,7 +127,7 @@ def test_version(pspctl: Pspctl) -> None:
     }
 
 
-def test_version_as_option(lone_pspctl: Pspctl) -> None:
+def test_version_option_shows_own_version(lone_pspctl: Pspctl) -> None:
     assert lone_pspctl("--version").stdout == f"pspctl {metadata.version('psp-network')}\n"
 
 

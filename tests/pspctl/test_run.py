@@ -55,7 +55,7 @@ def test_run_distributes_verifies_and_stops(
     document = json.loads(result.stdout)
     assert document.keys() >= {"schema_version", "file", "seconds", "cache", "verified_client_count"}
     assert document["verified_client_count"] == CLIENT_COUNT
-    assert source.asked["client_count"] == CLIENT_COUNT
+    assert source.arguments["client_count"] == CLIENT_COUNT
     assert sorted(str(path.relative_to(target)) for path in target.rglob("*")) == sorted(
         name for index in range(CLIENT_COUNT) for name in (f"client-{index}", f"client-{index}/big.iso")
     )

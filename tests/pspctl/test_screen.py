@@ -52,7 +52,7 @@ def test_omitted_clients_are_counted() -> None:
     assert lines_of(status(file(held=(8,) * CLIENT_COUNT)))[-1] == "and 15 more clients, all complete"
 
 
-def test_clients_behind_or_lost_come_first() -> None:
+def test_incomplete_or_lost_clients_come_first() -> None:
     clients = [client(f"client-{index}") for index in range(CLIENT_COUNT)]
     clients[28].state = network_pb2.CLIENT_STATE_LOST
     lines = lines_of(status(running(held=(8,) * 27 + (4, 0, 2)), clients=clients))

@@ -42,7 +42,7 @@ def test_seed_returns_when_file_is_seeded(pspctl: Pspctl, source: FakeSource, or
     assert result.stderr == ""
     assert result.stdout.startswith("big.iso (8.0 KiB, ")
     assert result.stdout.endswith("was seeded to 2 clients in 0.5 s; it is now seeded\n")
-    assert source.asked == {
+    assert source.arguments == {
         "server": source.fake.address,
         "path": original,
         "name": None,
@@ -53,7 +53,7 @@ def test_seed_returns_when_file_is_seeded(pspctl: Pspctl, source: FakeSource, or
     }
 
 
-def test_grpc_is_imported_after_readers_are_forked() -> None:
+def test_seed_command_imports_grpc_late() -> None:
     loaded = (
         "import sys, pspctl.commands.seed; sys.exit(any(name in sys.modules for name in ('grpc', 'asyncio', 'rich')))"
     )
@@ -62,7 +62,7 @@ def test_grpc_is_imported_after_readers_are_forked() -> None:
 
 def test_seed_passes_options_to_source(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     assert pspctl("seed", original, "--name", "x", "--clients", 3, "--hold").exit_code == 0
-    assert (source.asked["name"], source.asked["client_count"], source.asked["hold_back"]) == ("x", 3, True)
+    assert (source.arguments["name"], source.arguments["client_count"], source.arguments["hold_back"]) == ("x", 3, True)
 
 
 @pytest.mark.usefixtures("completing")
@@ -78,14 +78,14 @@ def test_seed_passes_terms_to_source(
     pspctl: Pspctl, source: FakeSource, original: Path, options: list[str], terms: Terms
 ) -> None:
     assert pspctl("seed", original, *options).exit_code == 0
-    assert source.asked["terms"] == terms
+    assert source.arguments["terms"] == terms
 
 
 def test_replicas_need_as_many_clients(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     result = pspctl("seed", original, "--replicas", 3, "--clients", 2)
     assert result.exit_code == 2
     assert "--replicas 3 needs as many clients: --clients 2 is fewer" in result.stderr
-    assert source.asked == {}
+    assert source.arguments == {}
 
 
 @pytest.mark.usefixtures("completing")
@@ -124,7 +124,7 @@ def test_original_is_deleted_when_every_client_has_it(pspctl: Pspctl, source: Fa
     assert not original.exists()
 
 
-def test_original_is_kept_if_a_client_lacks_it(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_original_is_kept_if_a_client_is_incomplete(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.fake.stream_stays = True
     assert pspctl("seed", original, "--delete-source", "--timeout", "0.5").exit_code == 6
     assert original.exists()
@@ -161,7 +161,7 @@ def test_timeout_error_says_how_far_seeding_was(
     result = pspctl("seed", original, "--timeout", "0.2")
     assert (result.exit_code, result.stdout) == (6, "")
     assert result.stderr.splitlines()[-1] == f"pspctl: error: big.iso was not seeded after 0.2 s: {so_far}"
-    assert source.left
+    assert source.has_left
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_hold_excludes_wait(pspctl: Pspctl, source: FakeSource, original: Path, 
     result = pspctl("seed", original, "--hold", option)
     assert result.exit_code == 2
     assert f"{option} with --hold would wait forever" in result.stderr
-    assert source.asked == {}
+    assert source.arguments == {}
 
 
 def seeding_with_idle_client() -> Any:
@@ -299,14 +299,14 @@ def test_missing_server_is_reported_before_file_is_read(
 ) -> None:
     result = lone_pspctl("seed", original, "--server", "127.0.0.1:1")
     assert result.exit_code == 5
-    assert source.asked == {}
+    assert source.arguments == {}
 
 
-class TestKeptOriginal:
+class TestOriginalIsKept:
     """`--delete-source` keeps the original if it is not sure that all clients have a copy."""
 
     @pytest.mark.usefixtures("completing")
-    def test_file_was_in_the_network_before(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    def test_if_file_was_in_network_before(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
         source.file = file(held=(8, 8))
         source.fake.files = [source.file]
         result = pspctl("seed", original, "--delete-source")
@@ -314,7 +314,7 @@ class TestKeptOriginal:
         assert "big.iso was in the network before" in result.stderr
         assert original.exists()
 
-    def test_client_was_lost_on_the_way(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    def test_if_client_left_before_division(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
         source.file = file(held=(8, 8))
         result = pspctl("seed", original, "--clients", 3, "--delete-source")
         assert result.exit_code == 4
@@ -322,20 +322,20 @@ class TestKeptOriginal:
         assert f"; {original} was not deleted\n" in result.stderr
         assert original.exists()
 
-    def test_link(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    def test_if_it_is_a_link(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
         link = original.with_name("link")
         link.symlink_to(original)
         assert pspctl("seed", link, "--delete-source").exit_code == 2
         assert link.is_symlink()
-        assert source.asked == {}
+        assert source.arguments == {}
 
-    def test_copy_of_a_client(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+    def test_if_it_is_a_copy_of_a_client(self, pspctl: Pspctl, source: FakeSource, original: Path) -> None:
         (original.parent / ".psp").mkdir()
         result = pspctl("seed", original, "--delete-source")
         assert result.exit_code == 2
         assert "would delete a client's own copy" in result.stderr
         assert original.exists()
-        assert source.asked == {}
+        assert source.arguments == {}
 
 
 def test_seed_reports_stall_after_sole_holder_left(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
@@ -408,7 +408,7 @@ def test_seed_messages_use_name_in_the_network(
     assert f"pspctl: error: {name} was not seeded after 0.2 s: " in result.stderr
 
 
-def test_seed_of_known_file_fails_if_all_clients_are_lost(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
+def test_seed_of_present_file_fails_if_all_clients_are_lost(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
     source.file = file(held=(), state=network_pb2.FILE_STATE_DISTRIBUTING, missing_clients=missing("anna"))
     source.fake.files = [source.file]
     result = pspctl("seed", original, "--wait")
@@ -438,4 +438,4 @@ def test_inaccessible_file_is_reported(
     result = pspctl("seed", original)
     assert result.exit_code == 2
     assert "cannot be looked at: Permission denied" in result.stderr
-    assert source.asked == {}
+    assert source.arguments == {}

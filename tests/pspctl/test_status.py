@@ -134,7 +134,7 @@ def test_json_numbers_are_numbers_and_ids_are_hex(pspctl: Pspctl, fake: FakeServ
         (network_pb2.FILE_STATE_COMPLETE, "complete"),
     ],
 )
-def test_states_in_json(pspctl: Pspctl, fake: FakeServer, state: Any, text: str) -> None:
+def test_json_names_states(pspctl: Pspctl, fake: FakeServer, state: Any, text: str) -> None:
     fake.files = [file(state=state)]
     assert json.loads(pspctl("files", "-o", "json").stdout)["files"][0]["state"] == text
 
@@ -150,7 +150,7 @@ def test_sources_are_listed_apart_from_clients(pspctl: Pspctl, fake: FakeServer)
         assert [found["name"] for found in document["sources"]] == ["s"]
 
 
-def test_missing_ranges(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_json_has_missing_ranges(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [stalled_file()]
     found = json.loads(pspctl("status", "-o", "json").stdout)["files"][0]
     assert found["missing_ranges"] == [{"start": 2, "stop": 6, "last_holder": "client-9"}]
@@ -243,7 +243,7 @@ def test_control_characters_in_names_are_escaped(pspctl: Pspctl, fake: FakeServe
     assert plain_text("ü\n\x07") == "ü\\n\\x07"
 
 
-def test_progress_of_empty_file(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_empty_file_is_at_100_percent(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file("empty", held=(0, 0), chunk_count=0)]
     assert "100.0 %" in pspctl("status").stdout
     assert pspctl("status", "empty").exit_code == 0
@@ -290,7 +290,7 @@ def test_watch_in_json_prints_one_document_per_line(pspctl: Pspctl, fake: FakeSe
 
 def test_watch_waits_for_restarting_server(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "RETRY_SECONDS", 0.0)
-    fake.restarts = [[file()], [file(held=(8, 8))], []]
+    fake.files_after_restarts = [[file()], [file(held=(8, 8))], []]
     result = pspctl("status", "big.iso", "--watch")
     assert result.exit_code == 3  # the last server has no file
     assert result.stdout.splitlines()[-1] == "big.iso: complete, 100.0 %, 2 of 2 clients complete"
@@ -311,6 +311,6 @@ def test_rate_and_time_left_are_shown_while_data_moves(pspctl: Pspctl, fake: Fak
 
 def test_watch_of_idle_network_is_renewed(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "WATCH_SECONDS", 1.0)
-    monkeypatch.setattr(fake, "chosen", lambda _: [file(held=(8, 8) if fake.watch_count == 2 else (8, 2))])
+    monkeypatch.setattr(fake, "find_files", lambda _: [file(held=(8, 8) if fake.watch_count == 2 else (8, 2))])
     fake.stream_stays = True
     assert pspctl("wait", "big.iso").exit_code == 0

@@ -34,7 +34,7 @@ def test_closed_stream_keeps_exit_code(fake: FakeServer, command: str, closed: s
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full", ">&- 2>&-"])
-def test_unreadable_error_keeps_exit_code(fake: FakeServer, closed: str) -> None:
+def test_unwritable_error_keeps_exit_code(fake: FakeServer, closed: str) -> None:
     assert shell(fake, f"pspctl conquer {closed}").returncode == 2
     assert shell(fake, f"pspctl status --server 127.0.0.1:1 {closed}").returncode == 5
 

@@ -270,26 +270,26 @@ def test_wait_continues_after_broken_connection(pspctl: Pspctl, fake: FakeServer
 
 def test_wait_continues_after_server_restart(pspctl: Pspctl, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "RETRY_SECONDS", 0.0)
-    fake.restarts = [[file()], [file()], [file(held=(8, 8))]]
+    fake.files_after_restarts = [[file()], [file()], [file(held=(8, 8))]]
     result = pspctl("wait", "big.iso")
     assert result.exit_code == 0
     assert result.stderr == 2 * f"pspctl: lost the server at {fake.address}: waiting for it to come back\n"
 
 
-def test_release(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_release_starts_exchange(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     assert pspctl("release", "big.iso").stdout == "big.iso: the exchange has started\n"
     assert json.loads(pspctl("release", "big.iso", "-o", "json").stdout)["file"]["name"] == "big.iso"
-    assert fake.asked["ReleaseFileRequest"].file == "big.iso"
+    assert fake.last_requests["ReleaseFileRequest"].file == "big.iso"
 
 
-def test_rm(pspctl: Pspctl, fake: FakeServer) -> None:
+def test_rm_removes_files(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
     assert pspctl("rm", "big.iso").stdout == "big.iso is removed\n"
-    assert not fake.asked["RemoveFileRequest"].force
+    assert not fake.last_requests["RemoveFileRequest"].force
     removed = json.loads(pspctl("rm", "big.iso", "--force", "-o", "json").stdout)["files"]
     assert [each["name"] for each in removed] == ["big.iso"]
-    assert fake.asked["RemoveFileRequest"].force
+    assert fake.last_requests["RemoveFileRequest"].force
 
 
 def test_rm_error_reports_files_removed_before(pspctl: Pspctl, fake: FakeServer) -> None:
