@@ -91,7 +91,7 @@ class _Result:
 
 
 def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
-    """Seed a file, wait for all clients if `plan.terms.stays` is set, delete the original on request, print the answer.
+    """Seed a file, wait for all clients if the terms say so, delete the original on request, and print the answer.
 
     Args:
         settings: the shared options.
@@ -115,12 +115,12 @@ def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_
     # If the file was seeded before this command, the file's times do not belong to the command.
     show(settings, answer, lambda: seed_text(answer, with_times=result.was_seeded_by_command))
     _require_not_stalled(plan, result.file)
-    if plan.terms.stays:
+    if plan.terms.source_stays:
         _require_all_clients(plan, result, deadline, f"; {plan.path} was not deleted" if delete_source else "")
 
 
 def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
-    """Run the source; if `plan.terms.stays` is set, wait until every client has the file; return the result."""
+    """Run the source; if `plan.terms.source_stays` is set, wait until every client has the file; return the result."""
     api, progress = outage.api, outage.progress
     states = {view["file_id"]: view["state"] for view in map(file_view, api.run(api.client.files()))}
     try:
@@ -131,7 +131,7 @@ def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
     state_before = states.get(file_id)
     if state_before is not None:
         progress.show_note(_already_present_text(plan, state_before))
-    if not plan.terms.stays:
+    if not plan.terms.source_stays:
         file = file_view(outage.retry(lambda: api.client.status(file_id)).files[0])
         progress.show_seeded(file)
         return _Result(file, state_before, left_count=0)

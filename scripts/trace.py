@@ -145,7 +145,7 @@ class Run(Observer):
     def _divide(self, source: Client) -> None:
         divided = self._manifest().divided(len(CLIENTS), _read, blake3_digest)
         source.source_file = divided, DATA
-        source.machine.hold_whole(divided)
+        source.machine.contribute_as_source(divided)
         request = file_service_pb2.DivideFileRequest(
             session_id=source.session, manifest=translate.manifest_to_pb(divided)
         )

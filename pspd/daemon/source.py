@@ -79,8 +79,8 @@ async def seed(
         client_count: how many clients to wait for, and into how many shares to divide the file; 0 for one client per
             replica, and one share for each reachable client.
         hold_back: whether the exchange waits for `pspctl release`.
-        terms: the terms of the seeding. `Terms.stays` has no effect in a profile in which every holder answers each
-            broadcast: there the source cannot be the holder of last resort.
+        terms: the terms of the seeding. `Terms.source_stays` has no effect in a profile in which every holder answers
+            each broadcast: there the source cannot be the holder of last resort.
         hashing: the processes that compute the digests of the file in advance; None for none.
         on_progress: called often with the progress; during the hashing, in another thread.
 
@@ -181,7 +181,8 @@ class _Seeding:
         policy = RetryPolicy(lambda: REJOIN_SECONDS)  # the command limits the length of an outage
         while True:
             session = await self.member.join_retrying(policy, RETRY_ERRORS, lambda _: self.on_progress(RECONNECTING))
-            self.terms = replace(self.terms, stays=self.terms.stays and not session.parameters.all_holders_answer)
+            stays = self.terms.source_stays and not session.parameters.all_holders_answer
+            self.terms = replace(self.terms, source_stays=stays)
             try:
                 path_seconds = PATH_SECONDS_LATER if self.member.ready.is_set() else PATH_SECONDS
                 await first_of(self.member.run_session(session, path_seconds), self._work())
@@ -205,7 +206,7 @@ class _Seeding:
         share_count, file = await self._announce(session)
         if share_count:
             self.manifest = await asyncio.to_thread(self.store.divide, share_count)
-        self.member.files.machine.hold_whole(self.manifest)
+        self.member.files.machine.contribute_as_source(self.manifest)
         if share_count:
             await self.member.client.divide(self.manifest, session, self.hold_back)
             self.divided_here = True
@@ -279,7 +280,7 @@ def _needs_source(file: network_pb2.File, terms: Terms, *, divided_here: bool) -
         divided_here: whether this source has divided the file.
     """
     return not file.seeded or source_is_needed(
-        stays=terms.stays,
+        terms,
         divided_here=divided_here,
         is_complete=file.state == network_pb2.FILE_STATE_COMPLETE,
         min_holder_count=file.min_holder_count,

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from pspd.core.effects import server as effects
 from pspd.core.effects.client import ReportMilestone
 from pspd.core.effects.shared import Milestone
-from pspd.core.model.manifest import DIGEST_BYTES, USUAL_MODE, Digest, FileId, Manifest
+from pspd.core.model.manifest import DEFAULT_MODE, DIGEST_BYTES, DigestFunction, FileId, Manifest
 from pspd.core.model.parameters import Order, Parameters
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import HeldChunks
@@ -72,11 +72,11 @@ def manifest_to_pb(manifest: Manifest) -> pb.Manifest:
         share_count=manifest.share_count,
         cut_digests=manifest.cut_digests,
         folder=manifest.is_folder,
-        mode=0 if manifest.mode == USUAL_MODE else manifest.mode,
+        mode=0 if manifest.mode == DEFAULT_MODE else manifest.mode,
     )
 
 
-def manifest_from_pb(message: pb.Manifest, digest: Digest) -> Manifest:
+def manifest_from_pb(message: pb.Manifest, digest: DigestFunction) -> Manifest:
     """Return a manifest from a message.
 
     Args:
@@ -95,7 +95,7 @@ def manifest_from_pb(message: pb.Manifest, digest: Digest) -> Manifest:
         message.share_count,
         message.cut_digests,
         is_folder=message.folder,
-        mode=message.mode or USUAL_MODE,
+        mode=message.mode or DEFAULT_MODE,
     )
 
 

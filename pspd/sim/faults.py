@@ -139,7 +139,7 @@ class FaultInjector:
         if not client.alive and not self.goal.has_left(client):
             self.network.start(client)
             if client.source_file is not None:
-                client.machine.hold_whole(client.source_file[0])
+                client.machine.contribute_as_source(client.source_file[0])
 
     # -- processes and links
 

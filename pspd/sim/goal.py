@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from pspd.core.model.manifest import USUAL_MODE
+from pspd.core.model.manifest import DEFAULT_MODE
 from pspd.core.model.terms import ONE_COPY, Terms
 from pspd.sim.checks import Checks
 from pspd.sim.hosts import Client, HostConditions
@@ -42,7 +42,7 @@ class LivenessGoal:
         conditions: HostConditions,
         client_count: int,
         terms: Terms = ONE_COPY,
-        mode: int = USUAL_MODE,
+        mode: int = DEFAULT_MODE,
     ) -> None:
         """Start a source that seeds a file.
 

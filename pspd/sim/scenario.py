@@ -182,7 +182,7 @@ def _draw_parameters(random: Random) -> Parameters:
 
 def _draw_terms(random: Random, client_count: int) -> Terms:
     replica_count = random.randint(1, client_count) if random.random() < 0.3 else 1
-    return Terms(replica_count, stays=random.random() < 0.3)
+    return Terms(replica_count, source_stays=random.random() < 0.3)
 
 
 def _draw_impairments(random: Random) -> Impairments:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pspd.core.model.file_record import Phase
-from pspd.core.model.manifest import USUAL_MODE, Manifest
+from pspd.core.model.manifest import DEFAULT_MODE, Manifest
 from pspd.core.model.parameters import MILLISECOND_NS
 from pspd.core.model.terms import ONE_COPY, Terms, source_is_needed
 from pspd.core.server.shared_file import SharedFile
@@ -45,7 +45,7 @@ class Seeding:
     conditions: HostConditions
     client_count: int
     terms: Terms = ONE_COPY
-    mode: int = USUAL_MODE
+    mode: int = DEFAULT_MODE
     hold_back: bool = False
     share_count: int = 0
     source_has_left: bool = False
@@ -82,7 +82,7 @@ class Seeding:
         if file is not None and file.seeded_at is not None:
             divided, holders = self._divided_here, file.availability.min_holder_count()
             if not source_is_needed(
-                stays=self.terms.stays, divided_here=divided, is_complete=file.is_complete, min_holder_count=holders
+                self.terms, divided_here=divided, is_complete=file.is_complete, min_holder_count=holders
             ):
                 self.source_has_left = True
                 self.network.stop(source)
@@ -116,4 +116,4 @@ class Seeding:
 
     def _offer(self) -> None:
         self.source.source_file = self.manifest, self.data
-        self.source.machine.hold_whole(self.manifest)
+        self.source.machine.contribute_as_source(self.manifest)

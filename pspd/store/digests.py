@@ -10,7 +10,7 @@ from blake3 import blake3
 def blake3_digest(parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
     """Return the BLAKE3 digest (32 bytes) of the concatenated parts.
 
-    This function is a ``pspd.core.model.manifest.Digest``.
+    This function is a ``pspd.core.model.manifest.DigestFunction``.
     """
     if isinstance(parts, tuple) and len(parts) == 1:
         # Nearly every call has one part. Hashing the part directly saves a second call into the library.

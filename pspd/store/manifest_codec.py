@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from pspd.core.model.manifest import USUAL_MODE, Digest, Manifest
+from pspd.core.model.manifest import DEFAULT_MODE, DigestFunction, Manifest
 
 _MAGIC = b"pspmani1"
 _MODE_MAGIC = b"pspmani2"
@@ -30,7 +30,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     name = manifest.name.encode("utf-8")
     blocks, cuts = manifest.block_digests, manifest.cut_digests
     sizes = len(name), len(blocks), len(cuts)
-    has_mode = manifest.mode != USUAL_MODE
+    has_mode = manifest.mode != DEFAULT_MODE
     magic = _FOLDER_MAGIC if manifest.is_folder else _MODE_MAGIC if has_mode else _MAGIC
     header = _HEADER.pack(magic, manifest.size_bytes, manifest.share_count, *sizes)
     mode = _MODE.pack(manifest.mode) if has_mode else b""
@@ -38,7 +38,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return record + _CHECKSUM.pack(zlib.crc32(record))
 
 
-def decode_manifest(record: bytes, digest: Digest) -> Manifest:
+def decode_manifest(record: bytes, digest: DigestFunction) -> Manifest:
     """Return the manifest in a record.
 
     Args:
@@ -60,6 +60,6 @@ def decode_manifest(record: bytes, digest: Digest) -> Manifest:
         raise ValueError("the record has another format")
     name = body[name_start:blocks_start].decode("utf-8")
     blocks, cuts = body[blocks_start:cuts_start], body[cuts_start:]
-    mode = _MODE.unpack_from(body, _HEADER.size)[0] if magic == _MODE_MAGIC else USUAL_MODE
+    mode = _MODE.unpack_from(body, _HEADER.size)[0] if magic == _MODE_MAGIC else DEFAULT_MODE
     is_folder = magic == _FOLDER_MAGIC
     return Manifest.parse(name, size_bytes, blocks, digest, share_count, cuts, is_folder=is_folder, mode=mode)

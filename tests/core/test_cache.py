@@ -34,7 +34,7 @@ def content_of(file_id: bytes, chunk: int) -> bytes:
 def free_memory_is_zero(cache: Cache) -> bool:
     """Return whether all free slots hold zeros."""
     arena = cache._arena
-    slots = [slot for start, stop in arena.free for slot in range(start, stop)]
+    slots = [slot for start, stop in arena.free_slots for slot in range(start, stop)]
     return all(arena.view(slot, 1) == bytes(CHUNK_BYTES) for slot in slots)
 
 
@@ -64,7 +64,7 @@ class Model:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.reserved: set[Chunk] = set()
-        self.ready: list[Chunk] = []
+        self.cached: list[Chunk] = []
         self.pins: dict[Chunk, int] = {}
         self.high_water = 0
         self.evictions = 0
@@ -72,7 +72,7 @@ class Model:
 
     @property
     def used(self) -> int:
-        return len(self.reserved) + len(self.ready)
+        return len(self.reserved) + len(self.cached)
 
     @property
     def fixed(self) -> int:
@@ -88,20 +88,20 @@ class Model:
         return True
 
     def shrink_to(self, used: int) -> None:
-        for chunk in self.ready.copy():
+        for chunk in self.cached.copy():
             if self.used > used and chunk not in self.pins:
-                self.ready.remove(chunk)
+                self.cached.remove(chunk)
                 self.evictions += 1
 
     def drop(self, chunks: list[Chunk]) -> int:
-        dropped = [chunk for chunk in chunks if chunk in self.ready and chunk not in self.pins]
+        dropped = [chunk for chunk in chunks if chunk in self.cached and chunk not in self.pins]
         for chunk in dropped:
-            self.ready.remove(chunk)
+            self.cached.remove(chunk)
         return len(dropped)
 
     def pin(self, chunk: Chunk) -> None:
-        self.ready.remove(chunk)
-        self.ready.append(chunk)
+        self.cached.remove(chunk)
+        self.cached.append(chunk)
         self.pins[chunk] = self.pins.get(chunk, 0) + 1
 
     def unpin(self, chunk: Chunk) -> None:
@@ -122,7 +122,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(file_id=files, start=starts, count=counts)
     def reserve(self, file_id: bytes, start: int, count: int) -> None:
-        in_use = {chunk for used in (self.model.reserved, self.model.ready) for f, chunk in used if f == file_id}
+        in_use = {chunk for used in (self.model.reserved, self.model.cached) for f, chunk in used if f == file_id}
         stop = min([start + count, LAST, *(chunk for chunk in in_use if chunk >= start)])
         if start == stop:
             return
@@ -144,9 +144,9 @@ class CacheMachine(RuleBasedStateMachine):
         for chunk in range(low, high):
             self.model.reserved.remove((file_id, chunk))
             if good:
-                self.model.ready.append((file_id, chunk))
+                self.model.cached.append((file_id, chunk))
 
-    @precondition(lambda self: self.model.ready)
+    @precondition(lambda self: self.model.cached)
     @rule(data=st.data())
     def pin(self, data: st.DataObject) -> None:
         file_id = data.draw(st.sampled_from([f for f in FILES if cached_chunks(self.cache, f)]))
@@ -170,14 +170,14 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        assert self.cache.clear() == self.model.drop(self.model.ready.copy())
+        assert self.cache.clear() == self.model.drop(self.model.cached.copy())
         assert free_memory_is_zero(self.cache)
 
     @rule(file_id=files)
     def forget(self, file_id: bytes) -> None:
         left = self.cache.forget(file_id)
-        self.model.drop([chunk for chunk in self.model.ready if chunk[0] == file_id])
-        assert left == sum(f == file_id for f, _ in [*self.model.ready, *self.model.reserved])
+        self.model.drop([chunk for chunk in self.model.cached if chunk[0] == file_id])
+        assert left == sum(f == file_id for f, _ in [*self.model.cached, *self.model.reserved])
         assert free_memory_is_zero(self.cache)
 
     @rule(capacity=st.integers(1, 40))
@@ -202,8 +202,8 @@ class CacheMachine(RuleBasedStateMachine):
         cache.check()
         assert cache.used_chunks <= max(model.capacity, model.high_water)
         for file_id in FILES:
-            assert cached_chunks(cache, file_id) == sorted(chunk for f, chunk in model.ready if f == file_id)
-            in_use = [f for f, _ in [*model.ready, *model.reserved] if f == file_id]
+            assert cached_chunks(cache, file_id) == sorted(chunk for f, chunk in model.cached if f == file_id)
+            in_use = [f for f, _ in [*model.cached, *model.reserved] if f == file_id]
             assert cache.chunks_of(file_id) == len(in_use)
 
     @invariant()

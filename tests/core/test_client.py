@@ -389,7 +389,7 @@ class TestContributions:
         digests = bytes(size_bytes // block_bytes_of(size_bytes) * DIGEST_BYTES)
         client = Client()
         manifest = Manifest.parse("large", size_bytes, digests, blake3_digest)
-        client.machine.hold_whole(manifest)
+        client.machine.contribute_as_source(manifest)
         client.receive(Broadcast(SESSION, manifest.file_id, 1, (AskedRange(0, stop, EVERY_HOLDER),)))
         frames = [effect.frame for effect in client.other_effects() if isinstance(effect, Contribute)]
         assert [encode_frame(frame)[:2] for frame in frames] == [b"PS"] * answers
@@ -411,7 +411,7 @@ class TestContributions:
     def test_source_has_everything_and_requests_nothing(self) -> None:
         client = Client()
         manifest = manifest_of(10)
-        client.machine.hold_whole(manifest)
+        client.machine.contribute_as_source(manifest)
         assert self.asked(client, manifest, AskedRange(0, 10, SESSION)) == [(0, 10)]
         client.machine.link_opened(client.now)
         assert client.requests() == []
@@ -428,7 +428,7 @@ class TestContributions:
         client = Client()
         manifest = manifest_of(4, "a name")
         assert client.machine.name_of(manifest.file_id) is None
-        client.machine.hold_whole(manifest)
+        client.machine.contribute_as_source(manifest)
         assert client.machine.name_of(manifest.file_id) == "a name"
 
     def test_file_declined_between_sessions_sends_nothing(self) -> None:
@@ -486,7 +486,7 @@ class TestDroppedFiles:
     def test_source_does_not_send_a_dropped_file(self) -> None:
         client = Client()
         manifest = manifest_of(4)
-        client.machine.hold_whole(manifest)
+        client.machine.contribute_as_source(manifest)
         client.machine.file_dropped(manifest.file_id)
         client.receive(Broadcast(SESSION, manifest.file_id, 1, (AskedRange(0, 4, SESSION),)))
         assert client.other_effects() == []

@@ -17,7 +17,7 @@ from pspd.core.wire.datagrams import (
     ACCEPTED_BY_CLIENT,
     ACCEPTED_BY_SERVER,
     DATAGRAM_BYTES_MAX,
-    DATAGRAMS,
+    DATAGRAM_KINDS,
     EVERY_HOLDER,
     REQUEST_NUMBER_MAX,
     AskedRange,
@@ -116,7 +116,7 @@ Sent = Iterator[bytes]
 
 def too_long(side: Side) -> Sent:
     yield bytes(DATAGRAM_BYTES_MAX + 1)
-    for kind in DATAGRAMS:
+    for kind in DATAGRAM_KINDS:
         yield valid(side, kind).ljust(DATAGRAM_BYTES_MAX + 1, b"\0")
 
 
@@ -127,13 +127,13 @@ def no_header(side: Side) -> Sent:
 
 
 def other_magic(side: Side) -> Sent:
-    for kind in DATAGRAMS:
+    for kind in DATAGRAM_KINDS:
         yield b"PT" + valid(side, kind)[2:]
         yield b"ps" + valid(side, kind)[2:HEADER_BYTES]
 
 
 def other_version(side: Side) -> Sent:
-    for kind in DATAGRAMS:
+    for kind in DATAGRAM_KINDS:
         for version in (0, 2, 255):
             yield b"PS" + bytes([version]) + valid(side, kind)[3:]
 
@@ -143,7 +143,7 @@ def unreceived_kind(side: Side) -> Sent:
     for kind in set(range(256)) - side.kinds:
         yield good[:3] + bytes([kind]) + good[4:]
         yield good[:3] + bytes([kind]) + good[4:HEADER_BYTES]
-    for known in DATAGRAMS - side.kinds:
+    for known in DATAGRAM_KINDS - side.kinds:
         yield valid(side, known)
 
 
@@ -244,7 +244,7 @@ def overtaken(parameters: Parameters) -> list[Drops]:
 
 def far_ahead(parameters: Parameters) -> list[Drops]:
     drops = []
-    for number in (SERVER_TUNING.request_jump_max + 1, REQUEST_NUMBER_MAX):
+    for number in (SERVER_TUNING.request_number_jump_max + 1, REQUEST_NUMBER_MAX):
         side = ServerSide(parameters)
         drops.append(side.receive(request(side, side.file_id, (2, 3), number=number)))
         assert side.session not in {member.session for member in side.bench.server.members.values()}

@@ -24,12 +24,12 @@ LAST = PAIRS.chunk_count
 class TestHoldings:
     def test_new_holdings_are_empty(self) -> None:
         holdings = Holdings(PAIRS)
-        assert not holdings.complete
+        assert not holdings.is_whole
         assert holdings.missing() == RangeSet([(0, LAST)])
 
     def test_empty_file_is_complete(self) -> None:
         holdings = Holdings(manifest_of(0))
-        assert holdings.complete
+        assert holdings.is_whole
         assert not holdings.missing()
 
     def test_only_whole_units_are_trusted(self) -> None:
@@ -80,4 +80,4 @@ class TestHoldings:
             assert holdings.verified == RangeSet((chunk, chunk + 1) for chunk in verified)
             missing = {chunk for span in holdings.missing().within(0, 40) for chunk in range(*span)}
             assert missing == set(range(40)) - verified - unverified
-        assert not holdings.complete
+        assert not holdings.is_whole

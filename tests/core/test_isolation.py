@@ -114,7 +114,7 @@ class TestServing:
         file = bench.exchange("f", 2)
         bench.pass_time(5 * SECOND_NS)
         bench.ask(member, file, wants_ack=True)
-        bench.last_request += 2 * SERVER_TUNING.request_jump_max
+        bench.last_request += 2 * SERVER_TUNING.request_number_jump_max
         bench.ask(member, file)
         bench.server.member_left(member.session, "it left", bench.now)
         effects = bench.machine.poll()

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pspd.core.model.manifest import (
     CHUNK_BYTES,
+    DEFAULT_MODE,
     DIGEST_BYTES,
     FILE_CHUNKS_MAX,
     SHARE_COUNT_MAX,
-    USUAL_MODE,
     Manifest,
     block_bytes_of,
     chunk_count_of,
@@ -59,7 +59,7 @@ A_TXT = bytes(index % 251 for index in range(5000))
 """The example file of the protocol page, which states its id."""
 
 
-def built(name: str, data: bytes, mode: int = USUAL_MODE) -> Manifest:
+def built(name: str, data: bytes, mode: int = DEFAULT_MODE) -> Manifest:
     return Manifest.build(
         name, len(data), lambda offset, length: data[offset : offset + length], blake3_digest, mode=mode
     )

@@ -58,7 +58,7 @@ class TestReverification:
     @pytest.mark.parametrize(("wrong_count", "remembered"), [(1, 4096), (5, 4096), (1, 1)])
     def test_wrong_part_of_a_unit_does_not_stay_in_the_cache(self, wrong_count: int, remembered: int) -> None:
         data = sample_bytes(2101 * KIB)  # large enough for blocks of two chunks, and classic asks for one at a time
-        network = CoreNetwork(CLASSIC, 8, tuning=replace(SERVER_TUNING, parts_max=remembered))
+        network = CoreNetwork(CLASSIC, 8, tuning=replace(SERVER_TUNING, partial_unit_chunks_max=remembered))
         for name in "ab":
             network.join(name)
         sent = []

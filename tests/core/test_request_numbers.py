@@ -37,18 +37,19 @@ class TestServer:
     def test_largest_plausible_jump_is_accepted(self) -> None:
         bench, member, file = exchange()
         ask(bench, member, file, 1)
-        ask(bench, member, file, 1 + SERVER_TUNING.request_jump_max)
+        ask(bench, member, file, 1 + SERVER_TUNING.request_number_jump_max)
         assert bench.server.drop_counts == {}
         assert file.traffic.request_datagrams == 2
 
     def test_larger_jump_ends_the_session(self) -> None:
         bench, member, file = exchange()
         ask(bench, member, file, 1)
-        ask(bench, member, file, 2 + SERVER_TUNING.request_jump_max)
+        ask(bench, member, file, 2 + SERVER_TUNING.request_number_jump_max)
         effects = bench.server.poll()
         (reason,) = [effect.reason for effect in effects if isinstance(effect, EndSession)]
         assert (
-            reason == f"request number {2 + SERVER_TUNING.request_jump_max} is more than 1048576 ahead of 1: join again"
+            reason
+            == f"request number {2 + SERVER_TUNING.request_number_jump_max} is more than 1048576 ahead of 1: join again"
         )
         assert InputDropped(DropReason.BAD_NUMBER, "a") in effects
         assert MemberLeft("a", reason) in effects
@@ -65,9 +66,9 @@ class TestServer:
     def test_all_files_are_counted_in_one_row(self) -> None:
         bench, member, file = exchange()
         other = bench.exchange("g", 4)
-        ask(bench, member, file, SERVER_TUNING.request_jump_max)
-        ask(bench, member, other, 2 * SERVER_TUNING.request_jump_max)
-        ask(bench, member, file, SERVER_TUNING.request_jump_max + 1)
+        ask(bench, member, file, SERVER_TUNING.request_number_jump_max)
+        ask(bench, member, other, 2 * SERVER_TUNING.request_number_jump_max)
+        ask(bench, member, file, SERVER_TUNING.request_number_jump_max + 1)
         assert bench.server.drop_counts == {}
 
     def test_session_ends_before_numbers_wrap(self) -> None:

@@ -278,7 +278,7 @@ class TestSeeding:
         assert file.availability.min_holder_count() == 2
 
     def test_remembered_departed_clients_are_bounded(self) -> None:
-        bench = Bench(tuning=replace(SERVER_TUNING, departed_max=1))
+        bench = Bench(tuning=replace(SERVER_TUNING, departed_clients_max=1))
         members = [bench.join(name) for name in "abc"]
         file = bench.exchange("f", 6)
         for member in members[:2]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pspd.core.model.terms import SAFE_HOLDERS, source_is_needed
+from pspd.core.model.terms import SAFE_HOLDERS, Terms, source_is_needed
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,8 @@ def test_source_is_needed_until_chunks_are_safe(
     stays: bool, divided_here: bool, is_complete: bool, holders: int, needed: bool
 ) -> None:
     assert (
-        source_is_needed(stays=stays, divided_here=divided_here, is_complete=is_complete, min_holder_count=holders)
+        source_is_needed(
+            Terms(source_stays=stays), divided_here=divided_here, is_complete=is_complete, min_holder_count=holders
+        )
         is needed
     )

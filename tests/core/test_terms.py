@@ -15,7 +15,7 @@ from pspd.errors import LimitReached, WrongState
 from tests.core.bench import Bench
 
 TWO_COPIES = Terms(replica_count=2)
-STAYING = Terms(stays=True)
+STAYING = Terms(source_stays=True)
 
 
 class TestReplicas:

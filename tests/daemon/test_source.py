@@ -50,11 +50,11 @@ class TestHowLongItIsNeeded:
         self, min_holder_count: int, needed: bool, divided_here: bool
     ) -> None:
         file = pb.File(state=pb.FILE_STATE_DISTRIBUTING, seeded=True, min_holder_count=min_holder_count)
-        assert _needs_source(file, Terms(stays=True), divided_here=divided_here) is needed
+        assert _needs_source(file, Terms(source_stays=True), divided_here=divided_here) is needed
 
     def test_staying_source_not_needed_by_a_complete_client(self) -> None:
         file = pb.File(state=pb.FILE_STATE_COMPLETE, seeded=True, min_holder_count=1)
-        assert not _needs_source(file, Terms(stays=True), divided_here=True)
+        assert not _needs_source(file, Terms(source_stays=True), divided_here=True)
 
     @pytest.mark.parametrize("min_holder_count", [0, 1])
     def test_not_needed_to_repair_a_complete_file(self, min_holder_count: int) -> None:

@@ -70,8 +70,8 @@ def test_seed_passes_options_to_source(pspctl: Pspctl, source: FakeSource, origi
     ("options", "terms"),
     [
         (["--replicas", "2"], Terms(2)),
-        (["--wait"], Terms(stays=True)),
-        (["--clients", "2", "--replicas", "2", "--wait"], Terms(2, stays=True)),
+        (["--wait"], Terms(source_stays=True)),
+        (["--clients", "2", "--replicas", "2", "--wait"], Terms(2, source_stays=True)),
     ],
 )
 def test_seed_passes_terms_to_source(

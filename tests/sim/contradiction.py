@@ -54,7 +54,9 @@ class Contradiction:
             self.network.start(self.network.add_client(f"client-{index}", HostConditions()))
         # Its source stays, so that clients could fetch refuted units again and again.
         data = [self.network.content.bytes_of(SIZE_BYTES, seed) for seed in (1, 2)]
-        self.contradictory = Seeding(self.network, "wrong", data[0], SIZE_BYTES, HostConditions(), 3, Terms(stays=True))
+        self.contradictory = Seeding(
+            self.network, "wrong", data[0], SIZE_BYTES, HostConditions(), 3, Terms(source_stays=True)
+        )
         self.contradictory.manifest = with_wrong_digest(self.contradictory.manifest)
         self.valid = Seeding(self.network, "valid", data[1], SIZE_BYTES, HostConditions(), 3)
         for seeding in (self.contradictory, self.valid):

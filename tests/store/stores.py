@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from pspd.core.model.manifest import CHUNK_BYTES, USUAL_MODE, FileId, Manifest
+from pspd.core.model.manifest import CHUNK_BYTES, DEFAULT_MODE, FileId, Manifest
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import FileSlice, HeldChunks, WriteResult
 from pspd.store.digests import blake3_digest
@@ -28,7 +28,7 @@ class Sample:
     """A file's bytes and manifest."""
 
     def __init__(
-        self, size_bytes: int, share_count: int = 0, name: str = "a.bin", seed: int = 0, mode: int = USUAL_MODE
+        self, size_bytes: int, share_count: int = 0, name: str = "a.bin", seed: int = 0, mode: int = DEFAULT_MODE
     ) -> None:
         self.data = random.Random(size_bytes + seed).randbytes(size_bytes)
         self.manifest = Manifest.build(name, size_bytes, self.read_at, blake3_digest, mode=mode)

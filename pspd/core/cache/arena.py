@@ -34,14 +34,14 @@ class Arena:
         allocate: the function that allocates the memory of a segment.
 
     Attributes:
-        free: the free slots.
+        free_slots: the free slots.
         slot_count: the number of all slots, free or in use.
     """
 
     def __init__(self, slot_count: int, allocate: Allocate = allocate_on_heap) -> None:
         self._allocate = allocate
         self._segments: list[tuple[int, memoryview]] = []  # first slot, memory
-        self.free = RangeSet()
+        self.free_slots = RangeSet()
         self.slot_count = 0
         self.grow(slot_count)
 
@@ -59,7 +59,7 @@ class Arena:
                 wanted = size_text(slot_count * CHUNK_BYTES)
                 raise LimitReached(f"there is no memory for a cache of {wanted}: name a smaller size") from None
             self._segments.append((self.slot_count, memory))
-            self.free.add(self.slot_count, slot_count)
+            self.free_slots.add(self.slot_count, slot_count)
             self.slot_count = slot_count
 
     def acquire(self, slot_count: int) -> list[Range]:
@@ -67,7 +67,7 @@ class Arena:
 
         The slots come from the first run of free slots that is long enough. If there is none, they come from several.
         """
-        runs = next(([run] for run in self.free if run.chunk_count >= slot_count), None) or list(self.free)
+        runs = next(([run] for run in self.free_slots if run.chunk_count >= slot_count), None) or list(self.free_slots)
         acquired: list[Range] = []
         for start, stop in runs:
             acquired += self._split_at_segments(start, min(stop, start + slot_count))
@@ -75,7 +75,7 @@ class Arena:
             if slot_count == 0:
                 break
         assert slot_count == 0, "more slots acquired than are free"
-        self.free.difference_update(acquired)
+        self.free_slots.difference_update(acquired)
         return acquired
 
     def release(self, start: int, stop: int) -> None:
@@ -90,7 +90,7 @@ class Arena:
             for offset in range(0, len(view), len(_ZEROS)):
                 part = view[offset : offset + len(_ZEROS)]
                 part[:] = _ZEROS[: len(part)]
-        self.free.add(start, stop)
+        self.free_slots.add(start, stop)
 
     def is_contiguous(self, stop: int, slot: int) -> bool:
         """Return whether two runs of slots are adjacent in memory.
@@ -113,10 +113,10 @@ class Arena:
 
     def check(self, used: list[Range]) -> None:
         """Assert that each slot is either free or in exactly one of the ``used`` ranges."""
-        slots = self.free.copy()
+        slots = self.free_slots.copy()
         slots.update(used)
         used_count = sum(run.chunk_count for run in used)
-        assert self.free.chunk_count + used_count == slots.chunk_count == self.slot_count, "slots leak or overlap"
+        assert self.free_slots.chunk_count + used_count == slots.chunk_count == self.slot_count, "slots leak or overlap"
         assert slots.covers(0, self.slot_count), "a slot is beyond the arena"
 
     def _split_at_segments(self, start: int, stop: int) -> list[Range]:

@@ -51,8 +51,8 @@ class Cache:
         self._pins = Pins()
         self._arena = Arena(capacity_chunks, allocate)
         self._files: dict[FileId, RangeMap[Extent]] = {}
-        self._ready: dict[FileId, RangeSet] = {}
-        self._lru = LruList()  # the extents with ``ready``
+        self._cached: dict[FileId, RangeSet] = {}
+        self._lru = LruList()  # the cached extents
 
     @property
     def used_chunks(self) -> int:
@@ -130,10 +130,10 @@ class Cache:
             stop: one past the last chunk.
         """
         for extent in self._exactly(file_id, start, stop):
-            extent.ready = True
+            extent.is_cached = True
             self._reserved_chunks -= extent.chunk_count
             self._lru.append(extent)
-        self._ready.setdefault(file_id, RangeSet()).add(start, stop)
+        self._cached.setdefault(file_id, RangeSet()).add(start, stop)
 
     def release(self, file_id: FileId, start: int, stop: int) -> None:
         """Free a reserved range that will not be received.
@@ -176,8 +176,8 @@ class Cache:
             start: the first chunk of the range.
             stop: one past the last chunk of the range.
         """
-        ready = self._ready.get(file_id)
-        return ready.within(start, stop) if ready else []
+        cached = self._cached.get(file_id)
+        return cached.within(start, stop) if cached else []
 
     def cached_among(self, file_id: FileId, chunks: RangeSet) -> RangeSet:
         """Return which chunks of a set are cached.
@@ -186,8 +186,8 @@ class Cache:
             file_id: the id of the file.
             chunks: the set.
         """
-        ready = self._ready.get(file_id)
-        return ready.intersection(chunks) if ready else RangeSet()
+        cached = self._cached.get(file_id)
+        return cached.intersection(chunks) if cached else RangeSet()
 
     def pin(self, file_id: FileId, start: int, stop: int) -> None:
         """Pin a cached range once more, and make it the most recently read.
@@ -202,7 +202,7 @@ class Cache:
         extents = self._files[file_id]
         last: Extent | None = None
         for extent in self._exactly(file_id, start, stop):
-            assert extent.ready, "a reserved range cannot be read"
+            assert extent.is_cached, "a reserved range cannot be read"
             self._lru.remove(extent)
             if last is not None and self._arena.is_contiguous(last.slot + last.chunk_count, extent.slot):
                 extents.remove(extent)
@@ -245,7 +245,7 @@ class Cache:
         Returns:
             The number of the file's chunks that are still in use.
         """
-        self._drop_unpinned([extent for extent in self._files.get(file_id, ()) if extent.ready])
+        self._drop_unpinned([extent for extent in self._files.get(file_id, ()) if extent.is_cached])
         return self.chunks_of(file_id)
 
     def drop(self, file_id: FileId, start: int, stop: int) -> None:
@@ -282,15 +282,15 @@ class Cache:
         """Assert the invariants."""
         extents = [extent for of_file in self._files.values() for extent in of_file]
         assert self._used_chunks == sum(extent.chunk_count for extent in extents), "used chunks are miscounted"
-        reserved = sum(extent.chunk_count for extent in extents if not extent.ready)
+        reserved = sum(extent.chunk_count for extent in extents if not extent.is_cached)
         assert self._reserved_chunks == reserved, "reserved chunks are miscounted"
         for file_id, of_file in self._files.items():
-            ready = RangeSet((extent.start, extent.stop) for extent in of_file if extent.ready)
-            assert ready == self._ready.get(file_id, RangeSet()), "the ready chunks are not those of ready extents"
-        assert self._ready.keys() <= self._files.keys(), "a file without extents has ready chunks"
+            cached = RangeSet((extent.start, extent.stop) for extent in of_file if extent.is_cached)
+            assert cached == self._cached.get(file_id, RangeSet()), "the cached chunks are not those of cached extents"
+        assert self._cached.keys() <= self._files.keys(), "a file without extents has cached chunks"
         assert self._used_chunks <= max(self.capacity_chunks, self.high_water_chunks), "more is in use than fits"
         self._arena.check([Range(extent.slot, extent.slot + extent.chunk_count) for extent in extents])
-        self._lru.check([extent for extent in extents if extent.ready])
+        self._lru.check([extent for extent in extents if extent.is_cached])
         self._pins.check()
 
     # -- eviction
@@ -317,14 +317,14 @@ class Cache:
     def _drop(self, extent: Extent) -> None:
         extents = self._files[extent.file_id]
         extents.remove(extent)
-        if extent.ready:
+        if extent.is_cached:
             self._lru.remove(extent)
-            self._ready[extent.file_id].discard(extent.start, extent.stop)
+            self._cached[extent.file_id].discard(extent.start, extent.stop)
         self._arena.release(extent.slot, extent.slot + extent.chunk_count)
         self._used_chunks -= extent.chunk_count
         if not extents:
             del self._files[extent.file_id]
-            self._ready.pop(extent.file_id, None)
+            self._cached.pop(extent.file_id, None)
 
     def _lower_high_water(self) -> None:
         """If the high-water mark is above the capacity, which was lowered, set it to the chunks in use."""
@@ -346,9 +346,9 @@ class Cache:
         """Split an extent in two. Both parts keep the place of the extent in the LRU order."""
         extents = self._files[extent.file_id]
         extents.remove(extent)
-        upper = Extent(extent.file_id, boundary, extent.stop, extent.slot + boundary - extent.start, extent.ready)
+        upper = Extent(extent.file_id, boundary, extent.stop, extent.slot + boundary - extent.start, extent.is_cached)
         extent.stop = boundary
         extents.insert(extent)
         extents.insert(upper)
-        if extent.ready:
+        if extent.is_cached:
             self._lru.split(extent, upper)

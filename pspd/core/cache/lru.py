@@ -25,31 +25,31 @@ class LruState(Enum):
 class Extent:
     """Consecutive chunks of one file in consecutive slots of the arena.
 
-    The chunks of a ready extent were last read at the same time.
+    The chunks of a cached extent were last read at the same time.
 
     Attributes:
         file_id: the id of the file.
         start: the first chunk.
         stop: one past the last chunk.
         slot: the slot of the first chunk.
-        ready: whether the chunks have been received. If not, their slots are reserved for a fetch.
+        is_cached: whether the chunks have been received. If not, their slots are reserved for a fetch.
         lru_state: the state of the extent in the LRU list.
         read_number: the position of the extent in the order of reads; 0 until the extent is added to the list.
         older: the next older extent in the ring; valid only while the extent is LINKED.
         newer: the next newer extent in the ring; valid only while the extent is LINKED.
     """
 
-    __slots__ = ("file_id", "lru_state", "newer", "older", "read_number", "ready", "slot", "start", "stop")
+    __slots__ = ("file_id", "is_cached", "lru_state", "newer", "older", "read_number", "slot", "start", "stop")
 
     older: Extent
     newer: Extent
 
-    def __init__(self, file_id: FileId, start: int, stop: int, slot: int, ready: bool = False) -> None:
+    def __init__(self, file_id: FileId, start: int, stop: int, slot: int, is_cached: bool = False) -> None:
         self.file_id = file_id
         self.start = start
         self.stop = stop
         self.slot = slot
-        self.ready = ready
+        self.is_cached = is_cached
         self.lru_state = LruState.ABSENT
         self.read_number = 0
 

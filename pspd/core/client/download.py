@@ -11,7 +11,7 @@ from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import WriteResult
 from pspd.core.model.tuning import ClientTuning
 from pspd.core.timing.rtt import LINEAR_TIMEOUTS, RTO_MAX_NS, RttEstimator
-from pspd.core.timing.window import Window, frame_chunks_in
+from pspd.core.timing.window import Window, frame_chunks_max
 from pspd.core.wire.datagrams import REQUEST_RANGES_MAX, Request
 from pspd.core.wire.frames import Frame
 
@@ -331,7 +331,7 @@ class Download:
 
         It depends on the window in the last request, because the server sends no more, even if the window has grown.
         """
-        frame_chunks = min(self._parameters.frame_chunks, frame_chunks_in(self._advertised_chunks))
+        frame_chunks = min(self._parameters.frame_chunks, frame_chunks_max(self._advertised_chunks))
         return max(self._advertised_chunks // self._tuning.requests_per_window, frame_chunks)
 
     def check(self) -> None:

@@ -38,7 +38,7 @@ class Hellos:
         self._is_lost = False  # whether the downlink is marked as lost
 
     @property
-    def is_confirmed(self) -> bool:
+    def is_downlink_confirmed(self) -> bool:
         """Whether the server knows that the downlink works, so that the next hello can wait for its interval."""
         return self._reported_ok and self._sent_at is None
 
@@ -68,7 +68,7 @@ class Hellos:
         is_first = self.rtt.srtt_ns == 0 and self.rtt.timeout_count < self._tuning.hellos_without_backoff
         return self.rtt.timeout_ns(self._random, 0 if is_first else None)
 
-    def note_silence(self, now: int) -> bool:
+    def detect_downlink_loss(self, now: int) -> bool:
         """Mark the downlink as lost if no datagram has arrived for too long. Return whether this call marked it."""
         tuning = self._tuning
         limit_ns = max(tuning.downlink_timeout_ns, tuning.hellos_per_downlink_timeout * self.interval_ns)

@@ -113,15 +113,15 @@ class ClientMachine:
             self._request(download, now)
 
     def _send_hello(self, now: int) -> None:
-        if self.hellos.note_silence(now):
+        if self.hellos.detect_downlink_loss(now):
             self._effects.append(DownlinkChanged(False))
         self._send(self.hellos.next_hello(self._session, now))
         self._timers.set(_HELLO_TIMER, now + self.hellos.timeout_ns())
 
     # -- files
 
-    def hold_whole(self, manifest: Manifest) -> None:
-        """Contribute a file as its source."""
+    def contribute_as_source(self, manifest: Manifest) -> None:
+        """Contribute every chunk of a file that this machine seeds."""
         self._holder.add(manifest, RangeSet([(0, manifest.chunk_count)]))
 
     def file_assigned(
@@ -321,7 +321,7 @@ class ClientMachine:
             self._drop(DropReason.STALE, "hello")
             return
         # If the server does not know yet that the downlink works, the next hello tells it at once.
-        wait_ns = self.hellos.interval_ns if self.hellos.is_confirmed else 0
+        wait_ns = self.hellos.interval_ns if self.hellos.is_downlink_confirmed else 0
         self._timers.set(_HELLO_TIMER, now + wait_ns)
 
     def _receive_request_ack(self, ack: RequestAck, now: int) -> None:
@@ -336,7 +336,7 @@ class ClientMachine:
             self._drop(DropReason.UNKNOWN_FILE, "request")
         elif download.note_ack(ack.number, retry_after_ns):
             self._timers.set(ack.file_id, now + retry_after_ns)
-            if self.hellos.is_confirmed:  # a REQUEST_ACK counts as a hello-ack
+            if self.hellos.is_downlink_confirmed:  # a REQUEST_ACK counts as a hello-ack
                 self._timers.set(_HELLO_TIMER, now + self.hellos.interval_ns)
         else:
             self._drop(DropReason.STALE, "request")

@@ -147,13 +147,13 @@ class DuplicateRefused:
 
     Attributes:
         name: the member's name.
-        refused: the address of the refused machine's control calls; empty if unknown.
-        present: the address of the connected machine's control calls; empty if unknown.
+        refused_address: the address of the refused machine's control calls; empty if unknown.
+        present_address: the address of the connected machine's control calls; empty if unknown.
     """
 
     name: str
-    refused: str
-    present: str
+    refused_address: str
+    present_address: str
 
 
 @dataclass(frozen=True, slots=True)

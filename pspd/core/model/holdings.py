@@ -30,7 +30,7 @@ class Holdings:
         return self._verified
 
     @property
-    def complete(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether every chunk of the file is verified."""
         return self._verified.chunk_count == self._manifest.chunk_count
 

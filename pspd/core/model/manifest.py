@@ -21,10 +21,10 @@ FILE_CHUNKS_MAX = 2**32 - 1
 BLOCK_COUNT_MAX = 2**20
 NAME_BYTES_MAX = 254
 SHARE_COUNT_MAX = 100_000
-USUAL_MODE = 0o644
+DEFAULT_MODE = 0o644
 """The usual mode (permission bits) of a file. In messages, 0 stands for this mode."""
 MODE_BITS = 0o777
-OWNER_READS = 0o400
+OWNER_READ_BIT = 0o400
 STORE_FOLDER = ".psp"
 """The hidden folder in a client's folder, for unfinished files and the client's records. No file may have this name."""
 
@@ -33,7 +33,7 @@ _BLOCK_BYTES_USUAL_MAX = 64 * 1024
 _BLOCK_COUNT_USUAL_MAX = 2048
 
 FileId = bytes
-Digest = Callable[[Iterable[bytes | bytearray | memoryview]], bytes]
+DigestFunction = Callable[[Iterable[bytes | bytearray | memoryview]], bytes]
 """A function that gets some bytes in consecutive parts, and returns their digest of 32 bytes."""
 ReadAt = Callable[[int, int], "bytes | memoryview"]
 """A function that gets an offset and a length, in bytes, and returns exactly these bytes of a file."""
@@ -87,7 +87,7 @@ def _id_prefix(mode: int, *, is_folder: bool) -> bytes:
     """Return the prefix of the bytes whose digest is the file id. The prefix states the mode only if it is unusual."""
     if is_folder:
         return b"psp-folder-1\0"
-    if mode == USUAL_MODE:
+    if mode == DEFAULT_MODE:
         return b"psp-manifest-1\0"
     return b"psp-manifest-2\0" + mode.to_bytes(2, "big")
 
@@ -105,7 +105,7 @@ class Manifest:
         share_count: the number of shares; 0 before the division.
         cut_digests: the digests of the pieces of cut blocks, 32 bytes each, in the order of the file, concatenated.
         is_folder: whether the file is the archive of a folder, which clients unpack.
-        mode: the permission bits of the visible file; ``USUAL_MODE`` for a folder, whose archive contains the modes.
+        mode: the permission bits of the visible file; ``DEFAULT_MODE`` for a folder, whose archive contains the modes.
         chunk_count: the number of chunks in the file.
         block_chunks: the number of chunks in a block; the last block may have fewer.
         cut_pieces: the pieces of all cut blocks, in the order of the file.
@@ -118,7 +118,7 @@ class Manifest:
     share_count: int = 0
     cut_digests: bytes = b""
     is_folder: bool = False
-    mode: int = USUAL_MODE
+    mode: int = DEFAULT_MODE
     chunk_count: int = field(init=False, repr=False, compare=False)
     block_chunks: int = field(init=False, repr=False, compare=False)
     cut_pieces: list[Range] = field(init=False, repr=False, compare=False)
@@ -137,12 +137,12 @@ class Manifest:
         name: str,
         size_bytes: int,
         block_digests: bytes,
-        digest: Digest,
+        digest: DigestFunction,
         share_count: int = 0,
         cut_digests: bytes = b"",
         *,
         is_folder: bool = False,
-        mode: int = USUAL_MODE,
+        mode: int = DEFAULT_MODE,
     ) -> Manifest:
         """Check the untrusted fields of a manifest, and return the manifest.
 
@@ -165,25 +165,18 @@ class Manifest:
             raise BadArgument(f"size {size_bytes} is out of range: a file has at most {FILE_CHUNKS_MAX} chunks")
         if not 0 <= share_count <= SHARE_COUNT_MAX:
             raise BadArgument(f"share count {share_count} is out of range: at most {SHARE_COUNT_MAX}")
-        if mode & ~MODE_BITS or not mode & OWNER_READS:
+        if mode & ~MODE_BITS or not mode & OWNER_READ_BIT:
             raise BadArgument(
                 f"mode {mode:#o} of {name!r} is not allowed: name at most 0o777, with read permission for the owner"
             )
-        if is_folder and mode != USUAL_MODE:
+        if is_folder and mode != DEFAULT_MODE:
             raise BadArgument(f"mode {mode:#o} of {name!r} is out of place: a folder's modes are in its archive")
         block_count = -(-size_bytes // block_bytes_of(size_bytes))
         if len(block_digests) != block_count * DIGEST_BYTES:
             raise BadArgument(f"manifest of {name!r} has {len(block_digests)} digest bytes for {block_count} blocks")
         encoded = name.encode("utf-8")
-        file_id = digest(
-            (
-                _id_prefix(mode, is_folder=is_folder),
-                size_bytes.to_bytes(8, "big"),
-                len(encoded).to_bytes(2, "big"),
-                encoded,
-                block_digests,
-            )
-        )
+        sizes = size_bytes.to_bytes(8, "big") + len(encoded).to_bytes(2, "big")
+        file_id = digest((_id_prefix(mode, is_folder=is_folder), sizes, encoded, block_digests))
         manifest = Manifest(name, size_bytes, block_digests, file_id, share_count, cut_digests, is_folder, mode)
         if len(cut_digests) != len(manifest.cut_pieces) * DIGEST_BYTES:
             raise BadArgument(f"manifest of {name!r} has {len(cut_digests)} digest bytes for its cut blocks")
@@ -191,7 +184,13 @@ class Manifest:
 
     @staticmethod
     def build(
-        name: str, size_bytes: int, read_at: ReadAt, digest: Digest, *, is_folder: bool = False, mode: int = USUAL_MODE
+        name: str,
+        size_bytes: int,
+        read_at: ReadAt,
+        digest: DigestFunction,
+        *,
+        is_folder: bool = False,
+        mode: int = DEFAULT_MODE,
     ) -> Manifest:
         """Read a file, and return its manifest. The file is not yet divided.
 
@@ -213,7 +212,7 @@ class Manifest:
         )
         return Manifest.parse(name, size_bytes, digests, digest, is_folder=is_folder, mode=mode)
 
-    def divided(self, share_count: int, read_at: ReadAt, digest: Digest) -> Manifest:
+    def divided(self, share_count: int, read_at: ReadAt, digest: DigestFunction) -> Manifest:
         """Read the pieces of cut blocks, and return the manifest of the same file divided into shares (R1).
 
         Args:
@@ -298,7 +297,7 @@ class Manifest:
         blocks = dict.fromkeys(piece.start // self.block_chunks for piece in self.cut_pieces_in(start, stop))
         return [self.block_at(block * self.block_chunks) for block in blocks]
 
-    def wrong_units(self, start: int, stop: int, views: list[memoryview], digest: Digest) -> list[Range]:
+    def corrupt_units(self, start: int, stop: int, views: list[memoryview], digest: DigestFunction) -> list[Range]:
         """Return the units in a range whose bytes do not match their digests. The range has only whole units.
 
         Args:

@@ -14,18 +14,19 @@ class Terms:
 
     Attributes:
         replica_count: the number of clients that must hold each share before the file is seeded; R1 requires one.
-        stays: whether the source stays until :data:`SAFE_HOLDERS` clients hold each chunk, or the file is complete.
+        source_stays: whether the source stays until :data:`SAFE_HOLDERS` clients hold each chunk, or until the file is
+            complete. If not, the source leaves when the file is seeded.
     """
 
     replica_count: int = 1
-    stays: bool = False
+    source_stays: bool = False
 
 
 ONE_COPY = Terms()
 """The terms of R1 and R2."""
 
 
-def source_is_needed(*, stays: bool, divided_here: bool, is_complete: bool, min_holder_count: int) -> bool:
+def source_is_needed(terms: Terms, *, divided_here: bool, is_complete: bool, min_holder_count: int) -> bool:
     """Return whether the source of a seeded file is still needed.
 
     A source that stays is needed until :data:`SAFE_HOLDERS` clients hold each chunk. Any other source that divided the
@@ -33,11 +34,11 @@ def source_is_needed(*, stays: bool, divided_here: bool, is_complete: bool, min_
     needed until clients hold every chunk. A complete file needs no source.
 
     Args:
-        stays: whether the source stays, by its terms.
+        terms: the terms of the seeding.
         divided_here: whether this source divided the file.
         is_complete: whether the file is complete.
         min_holder_count: the number of clients that hold the rarest chunk.
     """
-    if stays:
+    if terms.source_stays:
         return not is_complete and min_holder_count < SAFE_HOLDERS
     return not divided_here and not is_complete and min_holder_count < 1

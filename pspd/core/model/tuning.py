@@ -61,14 +61,14 @@ class ServerTuning:
     files_max: int = 10_000
     manifests_bytes_max: int = 2 * 1024**3
     """The largest size of the block digests of all files together: the server keeps every manifest in memory."""
-    departed_max: int = 1024
+    departed_clients_max: int = 1024
     """The most clients per file whose holdings the server remembers when they have left or are lost. It remembers them
     to name the last holder of a missing range."""
-    parts_max: int = 4096
+    partial_unit_chunks_max: int = 4096
     """The most chunks of partly received units whose senders the server remembers."""
     presumed_lost_max: int = 16
     """The most deliveries presumed lost that the server remembers for one client and file."""
-    request_jump_max: int = 2**20
+    request_number_jump_max: int = 2**20
     """The largest difference between a request number and the highest earlier number of its session. A number further
     ahead would make the client's next requests stale, so the session ends."""
 

@@ -18,7 +18,7 @@ from pspd.core.server.shared_file import SharedFile
 from pspd.core.server.work_set import WorkSet
 from pspd.core.timing.pacing import Pacer
 from pspd.core.timing.timers import earliest
-from pspd.core.timing.window import frame_chunks_in
+from pspd.core.timing.window import frame_chunks_max
 from pspd.core.wire import datagrams
 from pspd.core.wire.datagrams import AskedRange
 
@@ -125,7 +125,7 @@ class Broadcasts:
         They must be adjacent, name the same holder, and never have been broadcast. Together they must fit into one
         frame, even for a client with the smallest window.
         """
-        chunks_max = min(self._pending.fetch_chunks_max, frame_chunks_in(self._parameters.window_min_chunks))
+        chunks_max = min(self._pending.fetch_chunks_max, frame_chunks_max(self._parameters.window_min_chunks))
         return (
             fetch.holder is following.holder is not None
             and fetch.stop == following.start

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pspd.core.cache.cache import Cache
 from pspd.core.effects.server import VerifyFile
-from pspd.core.model.manifest import Digest, FileId
+from pspd.core.model.manifest import DigestFunction, FileId
 from pspd.core.model.ranges import Range
 from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.pending import Fetch, Pending
@@ -49,7 +49,7 @@ class Contributions:
     """
 
     _cache: Cache
-    _digest: Digest
+    _digest: DigestFunction
     _pending: Pending
     _sessions: Sessions
     _work: WorkSet
@@ -132,7 +132,7 @@ class Contributions:
             units: the range of whole units, whose bytes are in the cache.
         """
         views = self._cache.views(file.file_id, *units, file.manifest.byte_span(*units)[1])
-        return not file.manifest.wrong_units(*units, views, self._digest)
+        return not file.manifest.corrupt_units(*units, views, self._digest)
 
     def recheck_cached(self, file: SharedFile, ranges: Iterable[Range]) -> None:
         """Verify the cached units of chunks that a client received and requests again. Drop wrong and partial units.
@@ -169,5 +169,5 @@ class Contributions:
         whole = file.manifest.whole_units(span.start, span.stop)
         for chunk in (*range(span.start, whole.start), *range(whole.stop, span.stop)):
             self._part_senders[file.file_id, chunk] = member.name
-        while len(self._part_senders) > self._tuning.parts_max:
+        while len(self._part_senders) > self._tuning.partial_unit_chunks_max:
             del self._part_senders[next(iter(self._part_senders))]

@@ -259,7 +259,7 @@ class Lifecycle:
         name, share_count, chunk_count = file.manifest.name, file.manifest.share_count, file.manifest.chunk_count
         self._work.emit(effects.FileSeeded(file.file_id, name, share_count, chunk_count, cached_bytes))
         source = self._sessions.members.get(file.source)
-        if source is not None and source.is_source and not file.terms.stays:
+        if source is not None and source.is_source and not file.terms.source_stays:
             self._work.mark_ending(source.session, "the file is seeded", effects.EndCause.SOURCE_DONE)
 
     def _start_exchange(self, file: SharedFile) -> None:

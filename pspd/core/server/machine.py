@@ -17,7 +17,7 @@ from pspd.core.cache.cache import Cache
 from pspd.core.effects.server import EndCause, MemberFailed, ServerEffect
 from pspd.core.effects.shared import SendDatagram
 from pspd.core.model.file_record import FileRecord
-from pspd.core.model.manifest import Digest, FileId
+from pspd.core.model.manifest import DigestFunction, FileId
 from pspd.core.model.parameters import MILLISECOND_NS, Parameters
 from pspd.core.model.storage import HeldChunks
 from pspd.core.model.tuning import SERVER_TUNING, ServerTuning
@@ -72,7 +72,7 @@ class ServerMachine:
         self,
         parameters: Parameters,
         cache_chunks: int | None,
-        digest: Digest,
+        digest: DigestFunction,
         seed: int,
         draw_session: Callable[[], int],
         tuning: ServerTuning = SERVER_TUNING,

@@ -13,7 +13,7 @@ from pspd.core.model.tuning import ServerTuning
 from pspd.core.server.pending import FetchTable
 from pspd.core.server.sessions import Member
 from pspd.core.server.shared_file import SharedFile
-from pspd.core.timing.window import frame_chunks_in
+from pspd.core.timing.window import frame_chunks_max
 
 ECHOES_MAX = 16
 """The most requests per client and file that are remembered to measure round trips."""
@@ -185,7 +185,7 @@ class RequestState:
     @property
     def delivery_chunks_max(self) -> int:
         """The most chunks in one delivery to the client: half of the window, but at least one."""
-        return frame_chunks_in(self.window_chunks)
+        return frame_chunks_max(self.window_chunks)
 
     @property
     def window_left_chunks(self) -> int:

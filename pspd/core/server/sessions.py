@@ -352,7 +352,7 @@ class Sessions:
         Returns:
             The reason why the session ends; None if the session goes on.
         """
-        jump_max = self._tuning.request_jump_max
+        jump_max = self._tuning.request_number_jump_max
         if number > member.request_number + jump_max:
             fault = f"request number {number} is more than {jump_max} ahead of {member.request_number}: join again"
         elif number > REQUEST_NUMBER_LAST:

@@ -70,7 +70,7 @@ class SharedFile:
     def __post_init__(self) -> None:
         """Create the records of the file."""
         self.shares = Shares(self.manifest.file_id, self._work)
-        self.availability = Availability(self.manifest, self._work, self._tuning.departed_max)
+        self.availability = Availability(self.manifest, self._work, self._tuning.departed_clients_max)
         self.recipients = Recipients(self.manifest.file_id, self._work)
 
     @staticmethod
@@ -140,7 +140,7 @@ class SharedFile:
     # -- phases
 
     def note_announcement(self, source: str, terms: Terms) -> None:
-        """Note that a source announced the file. If the file is divided, only ``terms.stays`` is noted.
+        """Note that a source announced the file. If the file is divided, only ``terms.source_stays`` is noted.
 
         Args:
             source: the source's name.
@@ -149,7 +149,7 @@ class SharedFile:
         if self.phase is Phase.ANNOUNCED:
             self.source, self.terms = source, terms
         else:
-            self.terms = replace(self.terms, stays=terms.stays)
+            self.terms = replace(self.terms, source_stays=terms.source_stays)
 
     def divide(self, manifest: Manifest, source: str, owners: Iterable[str], *, held_back: bool = False) -> None:
         """Divide the file, and begin to seed it (R1).

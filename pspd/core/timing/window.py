@@ -18,7 +18,7 @@ carries the data."""
 _EPOCH_NS_MIN = 10 * MILLISECOND_NS
 
 
-def frame_chunks_in(window_chunks: int) -> int:
+def frame_chunks_max(window_chunks: int) -> int:
     """Return the most chunks of one frame: half of a window, so that two frames can be in flight, but at least 1."""
     return max(1, window_chunks // 2)
 

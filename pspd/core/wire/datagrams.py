@@ -41,7 +41,7 @@ ACCEPTED_BY_SERVER = frozenset({Kind.HELLO, Kind.REQUEST})
 ACCEPTED_BY_CLIENT = frozenset({Kind.HELLO_ACK, Kind.BROADCAST, Kind.REQUEST_ACK})
 """The kinds of datagram that a client accepts."""
 
-DATAGRAMS = ACCEPTED_BY_SERVER | ACCEPTED_BY_CLIENT
+DATAGRAM_KINDS = ACCEPTED_BY_SERVER | ACCEPTED_BY_CLIENT
 
 
 class Hello(NamedTuple):
@@ -190,7 +190,7 @@ def encode_broadcast_head(session: int) -> bytes:
     return encode_header(Kind.BROADCAST, session)
 
 
-def decode_datagram(data: bytes | memoryview, kinds: frozenset[Kind] = DATAGRAMS) -> Datagram:
+def decode_datagram(data: bytes | memoryview, kinds: frozenset[Kind] = DATAGRAM_KINDS) -> Datagram:
     """Decode a datagram.
 
     Args:

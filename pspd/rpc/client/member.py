@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import grpc
 
 from pspd.core.effects.server import Assign, RemoveFile, StartExchange, VerifyFile
-from pspd.core.model.manifest import SHARE_COUNT_MAX, Digest, FileId, Manifest
+from pspd.core.model.manifest import SHARE_COUNT_MAX, DigestFunction, FileId, Manifest
 from pspd.core.model.parameters import Parameters
 from pspd.core.model.storage import HeldChunks
 from pspd.core.model.terms import ONE_COPY, Terms
@@ -74,7 +74,7 @@ def session_from_pb(message: membership.JoinResponse, server: str) -> Session:
     )
 
 
-def assign_from_pb(session: int, message: membership.FileAssigned, digest: Digest) -> Assign:
+def assign_from_pb(session: int, message: membership.FileAssigned, digest: DigestFunction) -> Assign:
     """Return the assignment of a file from a message.
 
     Args:
@@ -120,7 +120,7 @@ class MemberClient(ServerClient):
         digest: the digest function, for the ids of files.
     """
 
-    def __init__(self, channel: grpc.aio.Channel | None, server: str, digest: Digest) -> None:
+    def __init__(self, channel: grpc.aio.Channel | None, server: str, digest: DigestFunction) -> None:
         self._server = server
         self._digest = digest
         super().__init__(Peer(server), channel)
@@ -235,7 +235,7 @@ class MemberClient(ServerClient):
             manifest=translate.manifest_to_pb(manifest),
             client_count=client_count,
             replica_count=terms.replica_count,
-            stays=terms.stays,
+            stays=terms.source_stays,
         )
         answer = await self._call(self._files.AnnounceFile, request, None)
         if answer.file_id != manifest.file_id:

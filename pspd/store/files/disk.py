@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pspd.core.model.manifest import STORE_FOLDER, Digest, FileId, Manifest
+from pspd.core.model.manifest import STORE_FOLDER, DigestFunction, FileId, Manifest
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import FileSlice, HeldChunks, WriteResult
 from pspd.errors import IntegrityError, StorageError, StoreFailed
@@ -61,7 +61,7 @@ class DiskStore:
     def __init__(
         self,
         folder: Path,
-        digest: Digest,
+        digest: DigestFunction,
         max_bytes: int | None = None,
         *,
         trusts_records: bool = True,

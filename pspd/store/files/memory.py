@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pspd.core.model.manifest import Digest, FileId, Manifest
+from pspd.core.model.manifest import DigestFunction, FileId, Manifest
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import HeldChunks, WriteResult
 from pspd.errors import IntegrityError, StorageError
@@ -64,7 +64,7 @@ class MemoryStore:
         full: whether the store has no room: it refuses to write chunks and to begin new files.
     """
 
-    def __init__(self, digest: Digest, instance_id: bytes = bytes(16)) -> None:
+    def __init__(self, digest: DigestFunction, instance_id: bytes = bytes(16)) -> None:
         """Create an empty store.
 
         Args:

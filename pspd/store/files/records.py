@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pspd.core.model.manifest import STORE_FOLDER, Digest, FileId, Manifest
+from pspd.core.model.manifest import STORE_FOLDER, DigestFunction, FileId, Manifest
 from pspd.errors import StorageError, WrongState
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.files import PRIVATE_FOLDER_MODE, make_private, open_private, remove_file, replace_file
@@ -156,7 +156,7 @@ class Records:
         digest: the digest function of manifests.
     """
 
-    def __init__(self, folder: Path, digest: Digest) -> None:
+    def __init__(self, folder: Path, digest: DigestFunction) -> None:
         """Set the paths. This creates nothing on the disk.
 
         Args:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from pspd.core.model.holdings import Holdings
-from pspd.core.model.manifest import CHUNK_BYTES, Digest, Manifest
+from pspd.core.model.manifest import CHUNK_BYTES, DigestFunction, Manifest
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import WriteResult
 from pspd.errors import ContradictoryDigests, IntegrityError, InternalError
@@ -54,7 +54,7 @@ class FileVerifier:
 
     __slots__ = ("_digest", "_holdings", "_saved", "manifest")
 
-    def __init__(self, manifest: Manifest, saved: SavedBytes, digest: Digest) -> None:
+    def __init__(self, manifest: Manifest, saved: SavedBytes, digest: DigestFunction) -> None:
         self.manifest = manifest
         self._saved = saved
         self._digest = digest
@@ -68,7 +68,7 @@ class FileVerifier:
     @property
     def is_complete(self) -> bool:
         """Whether every chunk of the file is verified."""
-        return self._holdings.complete
+        return self._holdings.is_whole
 
     def require_complete(self) -> None:
         """Check that every chunk of the file is verified, so that it can be finished (R10).
@@ -124,7 +124,7 @@ class FileVerifier:
         data = self._saved.read_at(*self.manifest.byte_span(*block))
         if len(data) != self.manifest.byte_span(*block)[1]:
             return
-        if self.manifest.wrong_units(*block, [memoryview(data)], self._digest) or self._matches_block(block, data):
+        if self.manifest.corrupt_units(*block, [memoryview(data)], self._digest) or self._matches_block(block, data):
             return
         raise ContradictoryDigests(
             f"the digests of chunks {block} of {self.manifest.name!r} contradict each other: every piece is right and"
@@ -142,7 +142,7 @@ class FileVerifier:
         manifest, offset = self.manifest, chunks.start * CHUNK_BYTES
         whole = manifest.whole_units(*chunks)
         inside = data[whole.start * CHUNK_BYTES - offset :][: manifest.byte_span(*whole)[1]]
-        corrupt = manifest.wrong_units(*whole, [inside], self._digest)
+        corrupt = manifest.corrupt_units(*whole, [inside], self._digest)
         for span in _without(corrupt, chunks):
             span_offset, span_length = manifest.byte_span(*span)
             self._saved.write_at(span_offset, data[span_offset - offset :][:span_length])

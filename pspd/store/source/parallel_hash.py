@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from pspd.core.model.manifest import DIGEST_BYTES, Digest, block_bytes_of
+from pspd.core.model.manifest import DIGEST_BYTES, DigestFunction, block_bytes_of
 
 PARALLEL_BYTES_MIN = 32 * 1024 * 1024
 """The size of the smallest file that is hashed in processes, in bytes. For smaller files, this would save no time."""
@@ -49,7 +49,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
         state: the file's state when the processes were started.
     """
 
-    def __init__(self, fd: int, digest: Digest) -> None:
+    def __init__(self, fd: int, digest: DigestFunction) -> None:
         """Start the processes.
 
         Args:
@@ -74,7 +74,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
             raise
 
     @classmethod
-    def start(cls, path: Path, digest: Digest) -> Self | None:
+    def start(cls, path: Path, digest: DigestFunction) -> Self | None:
         """Start hashing a file.
 
         Args:
@@ -134,7 +134,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
 
-    def _fork(self, fd: int, stripes: list[range], digest: Digest) -> None:
+    def _fork(self, fd: int, stripes: list[range], digest: DigestFunction) -> None:
         """Start a process that hashes some stripes."""
         reading_end, writing_end = os.pipe()
         self._pipes.append(reading_end)
@@ -146,7 +146,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
             os.close(writing_end)
         self._pids.append(pid)
 
-    def _run_child(self, fd: int, stripes: list[range], digest: Digest, pipe: int) -> None:
+    def _run_child(self, fd: int, stripes: list[range], digest: DigestFunction, pipe: int) -> None:
         """Hash stripes in the forked process, write the digests to a pipe, and exit. A closed pipe ends the process."""
         step = block_bytes_of(self.state.size_bytes)
         try:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pspd.core.model.manifest import MODE_BITS, OWNER_READS, Digest, FileId, Manifest, validate_name
+from pspd.core.model.manifest import MODE_BITS, OWNER_READ_BIT, DigestFunction, FileId, Manifest, validate_name
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import FileSlice, HeldChunks, WriteResult
 from pspd.errors import BadArgument, InternalError
@@ -57,7 +57,7 @@ class FileContent:
             raise storage_error("read", path, error) from None
         opened = os.fstat(self._fd)
         self.size_bytes = opened.st_size
-        self.mode = opened.st_mode & MODE_BITS | OWNER_READS
+        self.mode = opened.st_mode & MODE_BITS | OWNER_READ_BIT
         self.state = FileState.of(opened)
         if not stat.S_ISREG(opened.st_mode):
             self.close()
@@ -125,7 +125,7 @@ class SourceStore:
     Call :meth:`build_manifest` first, and :meth:`divide` when the number of shares is known. Then call :meth:`payload`.
     """
 
-    def __init__(self, path: Path, name: str, digest: Digest) -> None:
+    def __init__(self, path: Path, name: str, digest: DigestFunction) -> None:
         """Open the file or folder.
 
         Args:

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pspd.core.model.manifest import MODE_BITS, STORE_FOLDER, USUAL_MODE
+from pspd.core.model.manifest import DEFAULT_MODE, MODE_BITS, STORE_FOLDER
 from pspd.errors import BadArgument
 from pspd.store.errors import changed_while_read
 from pspd.store.filesystem.failures import storage_error
@@ -49,7 +49,7 @@ class FolderArchive:
         mode: the mode in the folder's manifest: always the usual one, because the archive contains the real modes.
     """
 
-    mode = USUAL_MODE
+    mode = DEFAULT_MODE
 
     def __init__(self, folder: Path) -> None:
         """List the folder.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from pspd.core.model.manifest import Digest, Manifest
+from pspd.core.model.manifest import DigestFunction, Manifest
 from pspd.errors import PspError, StorageError
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import write_sparse
@@ -77,7 +77,7 @@ def _unpack_file(source: int, offset: int, entry: Entry, path: Path, raise_if_st
         os.fchmod(file.fileno(), entry.mode)
 
 
-def folder_matches(manifest: Manifest, folder: Path, digest: Digest) -> bool:
+def folder_matches(manifest: Manifest, folder: Path, digest: DigestFunction) -> bool:
     """Return whether a folder exists, and an archive made from it would match a manifest.
 
     Args:
