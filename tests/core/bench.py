@@ -122,7 +122,7 @@ class Bench:
 
     def fetches(self, file: SharedFile) -> RangeMap[Fetch]:
         """Return the fetches of a file."""
-        return self.machine._pending.table_of(file.file_id).ranges
+        return self.machine._pending.table_of(file.file_id).fetches
 
     def demand(self, file: SharedFile) -> FileDemand:
         """Return what all clients want of a file."""

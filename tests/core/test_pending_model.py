@@ -251,7 +251,7 @@ class PendingMachine(RuleBasedStateMachine):
         for index, file in enumerate(self.files):
             table = self.pending.table_of(file.file_id)
             entries = {fetch: entry for fetch, entry in self.model.items() if entry.file == index}
-            assert set(table.ranges) == set(entries)
+            assert set(table.fetches) == set(entries)
             assert table.chunks == RangeSet(entry.span for entry in entries.values())
         for fetch, entry in self.model.items():
             assert (fetch.span, fetch.sender_session) == (entry.span, entry.sender)

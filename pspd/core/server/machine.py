@@ -50,7 +50,8 @@ class ServerMachine:
         cache_chunks: the size of the cache, in chunks; None for a cache that grows with the network, to one
             chunk per client.
         digest: the function that computes the digests in manifests.
-        seed: the seed for the jitter of timeouts and the choice of holders. Equal seeds and inputs give equal effects.
+        seed: the seed for the jitter of timeouts and the choice of holders. Equal seeds, inputs and session numbers
+            give equal effects.
         draw_session: the function that returns a random 64-bit number for a new session. Only this number authenticates
             a member, so it must come from a cryptographic source: the numbers of a seeded generator are predictable.
         tuning: the timeouts, pacing and limits.
@@ -60,8 +61,9 @@ class ServerMachine:
         parameters: the profile.
         cache: the cache.
         members: the connected members, by name.
-        sessions: the sessions of the members. The driver may read them, and change them only by ``renew_lease``.
-        drop_counts: how many inputs were dropped, by reason.
+        sessions: the sessions of the members. The driver may read them and call ``renew_lease``, but not change them
+            in other ways.
+        drop_counts: the number of dropped inputs, by reason.
         demand: the requests.
         deliveries: the deliveries of cached chunks.
         lifecycle: the files, and their phases.
@@ -165,7 +167,7 @@ class ServerMachine:
         if self._awaits_until is not None and self._awaits_until <= now:
             self._awaits_until = None
             self.lifecycle.stop_awaiting()
-        for file, idle in self._monitor.idle_owners(now):
+        for file, idle in self._monitor.find_idle_owners(now):
             self.lifecycle.reassign_idle(file, idle)
         self.deliveries.handle_timeout(now)
         self._broadcasts.handle_timeout(now)
@@ -176,7 +178,7 @@ class ServerMachine:
 
         Args:
             records: the records of all files, oldest first.
-            clients: the names of the clients that were connected. The machine waits a while for their return.
+            clients: the names of the clients that were connected. The machine waits some time for their return.
             now: the time, in nanoseconds.
         """
         self.catalogue.restore(records, clients, now)
@@ -256,7 +258,7 @@ class ServerMachine:
             now: the time, in nanoseconds.
 
         Returns:
-            Whether the session is known. If not, the link is counted as dropped.
+            Whether the session is known. If not, a dropped input is counted.
         """
         self._work.set_time(now)
         member = self.sessions.find(session)
@@ -316,7 +318,7 @@ class ServerMachine:
     # -- datagrams
 
     def receive_datagram(self, data: bytes | memoryview, source: Address, now: int) -> None:
-        """Handle one datagram: a hello, a request, or one to drop.
+        """Handle a hello or a request, or drop the datagram.
 
         Args:
             data: the datagram.
@@ -368,7 +370,7 @@ class ServerMachine:
         return self._contributions.accept(frame, self.lifecycle.files.get(frame.file_id), origin, now)
 
     def contribution_received(self, reception: Reception, now: int) -> None:
-        """Handle the payload of a contribution. All of it is in the reception's memory.
+        """Handle the complete payload of a contribution, which is in the reception's memory.
 
         Args:
             reception: the reception from ``contribution_started``.
@@ -396,7 +398,7 @@ class ServerMachine:
     # -- deliveries
 
     def delivery_sent(self, session: int, number: int, now: int) -> None:
-        """Note that the kernel has taken all of a delivery: its views are no longer needed.
+        """Note that the kernel has taken a whole delivery, so that its views are no longer needed.
 
         Args:
             session: the client's session number.
@@ -436,7 +438,7 @@ class ServerMachine:
         self._work.drop(reason, origin)
 
     def report_dropped(self, session: int) -> None:
-        """Count a dropped input: a report that was refused, for example because the file was removed meanwhile."""
+        """Count a dropped input: a report that was refused, for example because its file was removed meanwhile."""
         self._work.drop(DropReason.UNKNOWN_FILE, self.sessions.name_of(session))
 
     def check(self) -> None:
@@ -445,7 +447,7 @@ class ServerMachine:
             check()
 
     def checks(self) -> list[Callable[[], None]]:
-        """Return the functions that check the invariants of the main parts of the server, and of each file."""
+        """Return the functions that check the invariants: one for each main part of the server and for each file."""
         owners = self.cache, self.sessions, self._pending, self.demand, self._forwarder, self.deliveries
         files = self.lifecycle.files.values()
         return [owner.check for owner in owners] + [partial(file.check, self.members) for file in files]

@@ -27,15 +27,16 @@ from pspd.core.wire.header import DropReason
 
 @dataclass(eq=False, repr=False, slots=True)
 class HolderRecord:
-    """One member as a holder: the fetches that it is named to answer, and how fast it answers.
+    """The holder record of a member: the fetches that the member is named to answer, and how fast it answers.
 
     Attributes:
         member: the member.
-        rtt: the estimator of the time from a broadcast to the contribution that answers it.
-        window: the limit on the chunks that the member is asked for at a time.
-        fetches: the fetches that the member is named to answer, oldest assignment first.
+        rtt: the estimator of the time from a broadcast to the head of the contribution that answers it.
+        window: the limit on the chunks that the member is asked for at the same time.
+        fetches: the fetches that the member is named to answer, in the order in which the member was named.
         asked_chunks: the number of chunks in ``fetches``.
-        heard_at: when a contribution of the member was last accepted or completed, in nanoseconds.
+        heard_at: when the server last accepted the head, or the correct payload, of a contribution from the member, in
+            nanoseconds; 0 before the first.
     """
 
     member: Member
@@ -55,19 +56,21 @@ class HolderRecord:
 class Fetch:
     """A range that is being fetched. A fetch ends when its range arrives, or when the server abandons it.
 
+    Fetches can also be merged, and a fetch can be cut into units.
+
     Attributes:
         file: the file.
         start: the first chunk.
         stop: one past the last chunk.
         order: the number of the fetch in the order of starts, from 1. A merged fetch has the number of its second
-            part; units that are fetched separately have the number of the cut fetch.
+            part, and a fetch of a unit the number of the fetch from which it was cut.
         tries: how often the fetch was broadcast, including broadcasts of the fetch from which it was cut.
-        broadcast_number: the number of the latest broadcast; 0 before the first.
-        broadcast_at: when the latest broadcast was sent, in nanoseconds.
-        holder: the member that is named to answer; None if every holder is asked.
-        sender_session: the session number of the member whose contribution is being received; None if none is.
-        is_presumed_lost: whether the latest broadcast, or the answer, is presumed lost because the holder has
-            answered a later broadcast, or because the holder's link is lost (R11).
+        broadcast_number: the number of the latest broadcast; 0 if there was none since the fetch was started or cut.
+        broadcast_at: when that broadcast was sent, in nanoseconds; 0 if there was none.
+        holder: the record of the member that is named to answer; None if every holder is asked.
+        sender_session: the session number of the member that is sending the range; None if no member is.
+        is_presumed_lost: whether the latest broadcast or its answer is presumed lost (R11), because the holder has
+            answered a later broadcast, or because the holder's link is lost.
     """
 
     file: SharedFile
@@ -92,7 +95,7 @@ class Fetch:
         return Range(self.start, self.stop)
 
     def assign_holder(self, holder: HolderRecord | None) -> None:
-        """Name a holder to answer, in place of the current one; None to ask every holder."""
+        """Name another holder to answer; None to ask every holder."""
         if self.holder is not None:
             del self.holder.fetches[self]
             self.holder.asked_chunks -= self.chunk_count
@@ -107,20 +110,20 @@ class FetchTable:
     """The fetches of one file.
 
     Attributes:
-        ranges: the fetches, in the order of their chunks.
+        fetches: the fetches, in the order of their chunks.
         chunks: the chunks of all fetches.
         change_count: how often ``chunks`` has changed.
     """
 
-    ranges: RangeMap[Fetch] = field(default_factory=RangeMap)
+    fetches: RangeMap[Fetch] = field(default_factory=RangeMap)
     chunks: RangeSet = field(default_factory=RangeSet)
     change_count: int = 0
 
     def check(self) -> None:
         """Assert the invariants."""
-        assert RangeSet(fetch.span for fetch in self.ranges) == self.chunks, "the chunks are not those of the fetches"
-        for fetch in self.ranges:
-            assert fetch.holder is None or fetch in fetch.holder.fetches, "a fetch is missing from its holder"
+        assert RangeSet(fetch.span for fetch in self.fetches) == self.chunks, "the chunks are not those of the fetches"
+        for fetch in self.fetches:
+            assert fetch.holder is None or fetch in fetch.holder.fetches, "a fetch is missing from its holder's record"
 
 
 @dataclass(eq=False)
@@ -136,7 +139,7 @@ class Pending:
 
     Attributes:
         started_count: the number of fetches started so far.
-        broadcast_queue: the fetches that wait to be broadcast, in the order in which they were queued.
+        broadcast_queue: the fetches that wait to be broadcast, in order.
     """
 
     _parameters: Parameters
@@ -172,7 +175,7 @@ class Pending:
 
     @property
     def has_fetches(self) -> bool:
-        """Whether there are fetches. Each fetch waits to be broadcast, or has a timer."""
+        """Whether there are fetches. Each fetch is queued to be broadcast, or has a timer."""
         return bool(self.broadcast_queue) or self._timers.next_deadline() is not None
 
     @property
@@ -195,12 +198,12 @@ class Pending:
         Args:
             file: the file.
             span: the range, for which the cache has reserved room.
-            holder: the holder to name; None to ask every holder.
+            holder: the record of the holder to name; None to ask every holder.
         """
         self.started_count += 1
         fetch = Fetch(file, span.start, span.stop, self.started_count)
         table = self.table_of(file.file_id)
-        table.ranges.insert(fetch)
+        table.fetches.insert(fetch)
         table.chunks.add(fetch.start, fetch.stop)
         table.change_count += 1
         fetch.assign_holder(holder)
@@ -216,7 +219,7 @@ class Pending:
         """
         self._timers.cancel(following)
         del self.broadcast_queue[following]
-        self.table_of(fetch.file.file_id).ranges.remove(following)
+        self.table_of(fetch.file.file_id).fetches.remove(following)
         holder = fetch.holder
         following.assign_holder(None)
         fetch.assign_holder(None)
@@ -226,36 +229,36 @@ class Pending:
     def cut_into_units(self, fetch: Fetch) -> list[Fetch]:
         """Replace a fetch by one fetch for each unit that overlaps the range, and return the new fetches.
 
-        They name no holder, and are not queued. Members hold whole units: a member that does not hold the whole range
-        may hold some of the units.
+        The new fetches name no holder, and are not queued. Members hold whole units: a member that does not hold the
+        whole range may hold some of the units.
         """
         self._timers.cancel(fetch)
         self.broadcast_queue.pop(fetch, None)
         fetch.assign_holder(None)
-        ranges = self.table_of(fetch.file.file_id).ranges
-        ranges.remove(fetch)
+        fetches = self.table_of(fetch.file.file_id).fetches
+        fetches.remove(fetch)
         parts = []
         for unit, _ in fetch.file.manifest.units(fetch.start, fetch.stop):
             span = Range(max(unit.start, fetch.start), min(unit.stop, fetch.stop))
             part = Fetch(fetch.file, span.start, span.stop, fetch.order, fetch.tries)
-            ranges.insert(part)
+            fetches.insert(part)
             parts.append(part)
         return parts
 
     def choose_holder(self, fetch: Fetch, holders: list[HolderRecord]) -> None:
-        """Choose the holder that is asked for the fewest chunks, and name it to answer a fetch.
+        """Name the holder that is asked for the fewest chunks to answer a fetch.
 
         Args:
             fetch: the fetch.
-            holders: the holders to choose from. If there are none, every holder is asked.
+            holders: the records of the holders to choose from. If there are none, every holder is asked.
         """
         fetch.assign_holder(min(holders, key=lambda holder: holder.asked_chunks, default=None))
 
     def record_timeout(self, fetch: Fetch) -> HolderRecord | None:
-        """Record a timeout of a fetch, also for the window of the named holder. The fetch no longer names a holder.
+        """Record a timeout of a fetch in the window of the named holder. The fetch then names no holder.
 
         Returns:
-            The named holder, which did not answer; None if every holder was asked.
+            The record of the holder that did not answer; None if every holder was asked.
         """
         silent = fetch.holder
         if silent is not None:
@@ -264,21 +267,21 @@ class Pending:
         return silent
 
     def requeue(self, fetches: list[Fetch]) -> None:
-        """Queue fetches to be broadcast again."""
+        """Queue fetches to be broadcast again. Fetches that are queued already keep their places."""
         self.broadcast_queue.update(dict.fromkeys(fetches))
 
     def queued_by_file(self) -> dict[SharedFile, list[Fetch]]:
-        """Return the fetches that wait to be broadcast, by file, in the order in which they were queued."""
+        """Return the fetches that wait to be broadcast, by file, in order."""
         found: dict[SharedFile, list[Fetch]] = {}
         for fetch in self.broadcast_queue:
             found.setdefault(fetch.file, []).append(fetch)
         return found
 
     def record_broadcast(self, fetches: list[Fetch], now: int) -> int:
-        """Record one broadcast that asks for fetches. Remove the fetches from the queue, and set their timers.
+        """Record a broadcast that asks for fetches, remove the fetches from the queue, and set their timers.
 
         Args:
-            fetches: the fetches.
+            fetches: the fetches that the broadcast asks for.
             now: the time, in nanoseconds.
 
         Returns:
@@ -294,13 +297,13 @@ class Pending:
         return self._last_broadcast_number
 
     def abandon(self, fetch: Fetch) -> None:
-        """Abandon a fetch, and free the room that is reserved for it."""
+        """Abandon a fetch, and release the room that the cache has reserved for it."""
         self._end(fetch)
         self._cache.release(fetch.file.file_id, fetch.start, fetch.stop)
 
     def abandon_all(self, file_id: FileId) -> None:
         """Abandon every fetch of a file, except fetches whose contributions are being received."""
-        for fetch in list(self.table_of(file_id).ranges):
+        for fetch in list(self.table_of(file_id).fetches):
             if fetch.sender_session is None:
                 self.abandon(fetch)
 
@@ -308,7 +311,7 @@ class Pending:
         self._timers.cancel(fetch)
         self.broadcast_queue.pop(fetch, None)
         table = self.table_of(fetch.file.file_id)
-        table.ranges.remove(fetch)
+        table.fetches.remove(fetch)
         table.chunks.discard(fetch.start, fetch.stop)
         table.change_count += 1
         fetch.assign_holder(None)
@@ -336,7 +339,7 @@ class Pending:
         Returns:
             The fetch that the contribution answers, or the reason to drop the contribution.
         """
-        fetch = self.table_of(file.file_id).ranges.at(frame.start)
+        fetch = self.table_of(file.file_id).fetches.at(frame.start)
         exact = fetch is not None and (fetch.start, fetch.stop) == (frame.start, frame.stop)
         if fetch is None or not exact or fetch.sender_session is not None or fetch.tries == 0:
             file.traffic.count_duplicate(frame.length)
@@ -353,10 +356,10 @@ class Pending:
         return fetch
 
     def _detect_loss(self, holder: HolderRecord, number: int, now: int) -> None:
-        """Note that a holder answers a broadcast, and presume that earlier broadcasts or their answers are lost (R11).
+        """Note that a holder answers a broadcast, and presume its unanswered earlier broadcasts lost (R11).
 
-        A holder answers in the order in which it is asked. In case an earlier answer is only reordered, its fetch
-        is not broadcast again at once, but after about half a round trip.
+        A holder answers broadcasts in order. An earlier answer may be late instead of lost: so its fetch is broadcast
+        again only after half a round trip, but at least ``reordering_ns_min``.
         """
         holder.heard_at = now
         # ``fetches`` is in the order of assignment, which is nearly always the order of the numbers. Where it is not, a
@@ -369,11 +372,11 @@ class Pending:
                 self._timers.set(fetch, now + max(self._tuning.reordering_ns_min, holder.rtt.srtt_ns // 2))
 
     def finish(self, fetch: Fetch, member: Member | None, now: int) -> None:
-        """End a fetch whose range has arrived, and adapt the window of the sender.
+        """End a fetch whose range has arrived, and record the arrival in the sender's window.
 
         Args:
             fetch: the fetch.
-            member: the sender; None if its session has ended.
+            member: the sender of the range; None if its session has ended.
             now: the time, in nanoseconds.
         """
         self._end(fetch)
@@ -383,7 +386,7 @@ class Pending:
             holder.window.delivered(fetch.chunk_count, holder.rtt.min_ns, now)
 
     def schedule_retry(self, fetch: Fetch, now: int) -> None:
-        """Set the timer to ask again after a contribution that broke off or was corrupt.
+        """Set the timer to broadcast a fetch again, because its contribution broke off or was corrupt.
 
         Args:
             fetch: the fetch.
@@ -398,15 +401,15 @@ class Pending:
     # -- members
 
     def seed_rtt(self, member: Member) -> None:
-        """Use the round-trip time that a member measured as the first sample, if no sample was taken yet."""
+        """Use the round-trip time that a member measured as the first sample. Do nothing after the first sample."""
         rtt = self.holder_of(member).rtt
         if member.srtt_us and not rtt.srtt_ns:
             rtt.sample(member.srtt_us * 1000)
 
     def link_lost(self, member: Member) -> None:
-        """Expire the timers of the fetches that name a member whose link is lost, and presume their broadcasts lost.
+        """Presume the broadcasts to a member whose link is lost to be lost, and let the timers of their fetches expire.
 
-        Fetches that are being received keep their timers.
+        This does not apply to fetches that are being received.
         """
         for fetch in self.holder_of(member).fetches:
             if fetch.sender_session is None:
@@ -429,7 +432,7 @@ class Pending:
         return self._timers.expired(now)
 
     def restart_timer(self, fetch: Fetch, now: int) -> None:
-        """Restart the timer of a fetch.
+        """Restart the timer for the answer to the latest broadcast of a fetch.
 
         Args:
             fetch: the fetch.
@@ -438,7 +441,7 @@ class Pending:
         self._timers.set(fetch, now + self.timeout_ns(fetch))
 
     def set_receive_timer(self, fetch: Fetch, now: int) -> None:
-        """Set the timer of a fetch to the longest time that receiving its contribution may take.
+        """Set the timer of a fetch to the longest time that the reception of its contribution may take.
 
         Args:
             fetch: the fetch that is being received.
@@ -451,8 +454,8 @@ class Pending:
         """Assert the invariants."""
         for table in self._tables.values():
             table.check()
-            for fetch in table.ranges:
-                assert fetch in self.broadcast_queue or fetch in self._timers, f"the fetch of {fetch.span} never ends"
+            for fetch in table.fetches:
+                assert fetch in self.broadcast_queue or fetch in self._timers, f"{fetch.span} has no timer"
         for holder in self._holders.values():
             assert holder.asked_chunks == sum(fetch.chunk_count for fetch in holder.fetches), (
                 "asked chunks are miscounted"

@@ -1,4 +1,4 @@
-"""The recipients of a file, the clients that have or declined it, and the recipients that left before they had it."""
+"""The recipients of a file: which have the file or declined it, and which left before they had it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pspd.core.server.work_set import WorkSet
 
 @dataclass(eq=False)
 class Recipients:
-    """The state of each recipient of a file, and of each connected client that has or declined the file.
+    """The state of each recipient of a file, and of each connected client that has the file or declined it.
 
     The recipients are the clients among which the file was divided; after a restart, the owners of the file's shares.
 
@@ -21,7 +21,7 @@ class Recipients:
 
     Attributes:
         count: how many recipients the file has, including recipients that have left.
-        complete_names: names of the connected clients that reported that they have the whole file.
+        complete_names: the names of the connected clients that reported that they have the whole file.
         decline_reasons: the reason of each connected client that declined the file, by the client's name.
     """
 
@@ -36,7 +36,7 @@ class Recipients:
         """Set the recipients of the file. Call this once for each file.
 
         Args:
-            names: the recipients' names.
+            names: the names of the recipients.
             away_since: the time from which the recipients count as away, in nanoseconds; None if they are reachable.
         """
         expected = dict.fromkeys(names, away_since)
@@ -59,7 +59,7 @@ class Recipients:
             self._away_since[name] = now
 
     def mark_served(self, name: str) -> None:
-        """Note that a client has, or may have, the whole file. The client does not count as missing if it leaves."""
+        """Note that a client has, or may have, the whole file: it does not count as away any more."""
         self._away_since.pop(name, None)
 
     def mark_complete(self, name: str) -> None:
@@ -80,7 +80,7 @@ class Recipients:
         self._work.mark_changed(self._file_id)
 
     def withdraw_decline(self, name: str) -> bool:
-        """Note that a client accepts the file after all. If it had declined it, mark the file and return True."""
+        """Note that a client accepts the file. If it had declined the file, mark the owners and return True."""
         had_declined = self.decline_reasons.pop(name, None) is not None
         if had_declined:
             self._work.mark_owners(self._file_id)
@@ -97,7 +97,7 @@ class Recipients:
         return len(self.complete_names) >= len(names) and self.complete_names.issuperset(names)
 
     def away(self) -> list[tuple[str, int]]:
-        """Return the recipients that have left or are unreachable, and may lack the file, sorted by name.
+        """Return the names of the recipients that left or are unreachable and may not have the file, sorted.
 
         Each name comes with the time from which the recipient counts as away, in nanoseconds.
         """
@@ -106,4 +106,4 @@ class Recipients:
     def check(self) -> None:
         """Assert the invariants."""
         assert not self.complete_names & self.decline_reasons.keys(), "a client has declined the file and has it"
-        assert self.count >= len(self._away_since), "more recipients lack the file than it has"
+        assert self.count >= len(self._away_since), "more recipients are recorded than counted"

@@ -20,7 +20,7 @@ ECHOES_MAX = 16
 
 
 class Echo(NamedTuple):
-    """A request whose round trip a later delivery may measure.
+    """A request whose round-trip time a later delivery may measure.
 
     Attributes:
         number: the request's number.
@@ -33,11 +33,11 @@ class Echo(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class DeferralBudget:
-    """The time for which fetches of a file may be deferred, so that chunks that slower clients want are not evicted.
+    """The time for which fetches of a file may still be deferred, to keep chunks that slower clients want in the cache.
 
     Clients of equal speed drift apart, because their machines schedule them differently. If the distance between two
-    clients exceeds the cache, chunks must be fetched twice; short pauses avoid that. But a slow client must not slow
-    down the fast ones. So pauses use up a budget; between pauses, the budget grows by a part of the elapsed time.
+    clients exceeds the cache, chunks must be fetched twice. Short pauses avoid that, but a slow client must not slow
+    down the fast ones. So pauses use up a budget. Between pauses, the budget grows by a part of the elapsed time.
     """
 
     _tuning: ServerTuning
@@ -49,7 +49,7 @@ class DeferralBudget:
         """Update the budget, and decide whether to defer the next fetch.
 
         Args:
-            is_wanted: whether a client that is not a straggler wants chunks that the fetch would evict.
+            is_wanted: whether a client that is not a straggler wants chunks that the next fetch would evict.
             now: the time, in nanoseconds.
 
         Returns:
@@ -75,10 +75,10 @@ class FileDemand:
 
     Attributes:
         budget: the limit on deferring fetches for slower clients.
-        straggler_rounds: the average number of acknowledgements per waiting client after which a client that
-            acknowledged nothing is a straggler.
-        waiting: the requests that want chunks, in the order in which they began to want some.
-        ack_count: how many requests have acknowledged a delivery in flight.
+        straggler_rounds: a client is a straggler if it acknowledged nothing during more than this number of
+            acknowledgements per waiting client.
+        waiting: the requests with wanted chunks, in the order in which they began to want chunks.
+        ack_count: how many requests have acknowledged deliveries in flight.
         cursor: the chunk at which the next fetch starts. All clients share it, so that one fetch serves many.
     """
 
@@ -121,8 +121,8 @@ class Requester:
 
     Attributes:
         member: the member.
-        states: the member's request for each file, by id.
-        quota_used_chunks: the number of chunks in those deliveries to the member whose buffers are not released.
+        states: the member's request for each file, by the file's id.
+        quota_used_chunks: the number of chunks in deliveries to the member whose buffers are not released yet.
     """
 
     member: Member
@@ -136,7 +136,7 @@ class Requester:
 
 @dataclass(eq=False, repr=False, slots=True)
 class RequestState:
-    """A client's request for one file. Only ``Demand``, ``Deliveries`` and ``Forwarder`` change it.
+    """A client's request for one file. Only ``Demand``, ``Deliveries`` and ``Forwarder`` call methods that change it.
 
     A chunk is *wanted* until it is sent, then *in flight* until the client acknowledges it. The window limits the
     chunks in flight. A delivery that is *presumed lost* may have arrived: a later request may acknowledge its number.
@@ -145,12 +145,12 @@ class RequestState:
         requester: the record of all requests of the client.
         file: the file.
         demand: the demand of all clients for the file.
-        number: the highest number of a request that was accepted, or that a report superseded.
-        requested_at: when the newest request arrived, in nanoseconds.
-        echoes: the requests whose round trips may still be measured, oldest first. They are discarded when the client
-            waits in a queue, because its waiting time says nothing about the network.
+        number: the highest number of an accepted request, or of a request that a report superseded.
+        requested_at: when the newest request arrived, in nanoseconds; 0 before the first.
+        echoes: the requests whose round-trip times may still be measured, oldest first. They are discarded when the
+            request waits in a queue, because the waiting time says nothing about the network.
         window_chunks: how many chunks may be in flight.
-        wanted: the wanted chunks.
+        wanted: the chunks that the client wants and that are not in flight.
         in_flight: the range of each delivery in flight, by the number of the delivery.
         in_flight_chunks: the number of chunks in flight.
         presumed_lost: the range of each delivery presumed lost, by the number of the delivery.
@@ -184,7 +184,7 @@ class RequestState:
 
     @property
     def delivery_chunks_max(self) -> int:
-        """The most chunks in one delivery to the client: half of the window, but at least one."""
+        """The most chunks in one delivery, as far as the window is concerned: half of the window, but at least one."""
         return frame_chunks_max(self.window_chunks)
 
     @property
@@ -194,7 +194,7 @@ class RequestState:
 
     @property
     def expected_chunks(self) -> int:
-        """The number of wanted chunks that are being fetched. They are counted again only after a change."""
+        """The number of wanted chunks that are being fetched."""
         if self._expected_as_of != self._fetches.change_count:
             self._expected_as_of = self._fetches.change_count
             self._expected_chunks = self.wanted.intersection(self._fetches.chunks).chunk_count
@@ -207,16 +207,16 @@ class RequestState:
 
     @property
     def newest_echo(self) -> int:
-        """The number of the newest request whose round trip may be measured; 0 if there is none."""
+        """The number of the newest request whose round-trip time may be measured; 0 if there is none."""
         return self.echoes[-1].number if self.echoes else 0
 
     def echo_of(self, fetch_order: int) -> int:
         """Return the number of the newest request that arrived before a fetch started; 0 if there is none.
 
-        Discard all older requests.
+        Older requests are no longer measured.
 
         Args:
-            fetch_order: the number of the fetch in the order of starts.
+            fetch_order: the fetch's number in the order of starts.
         """
         echoes = self.echoes
         while len(echoes) > 1 and echoes[1].fetch_order < fetch_order:
@@ -226,7 +226,7 @@ class RequestState:
     # -- requests
 
     def supersede(self, number: int) -> None:
-        """Note that a report supersedes requests up to a number."""
+        """Note that a report supersedes the requests up to a number: they are dropped if they arrive later."""
         self.number = max(self.number, number)
 
     def renew(self, number: int, window_chunks: int, ranges: RangeSet, fetch_order: int, now: int) -> None:
@@ -235,24 +235,24 @@ class RequestState:
         Args:
             number: the number of the newer request.
             window_chunks: how many chunks may be in flight.
-            ranges: the requested chunks that may be served. ``RequestState`` keeps this set and changes it.
-            fetch_order: how many fetches the server has started.
+            ranges: the requested chunks that may be served. This object keeps the set and changes it.
+            fetch_order: how many fetches the server has started so far.
             now: the time, in nanoseconds.
         """
         self.number, self.requested_at = number, now
         self.window_chunks = window_chunks
-        if not self.wanted:  # earlier requests were served in full: later deliveries do not measure them
+        if not self.wanted:  # earlier requests were served in full: a later delivery answers none of them
             self.echoes.clear()
         self.want(ranges)
         if ranges:
             self.echoes.append(Echo(number, fetch_order))
 
     def discard_echoes(self) -> None:
-        """Note that the client waits in a queue: the round trips of its requests are not measured."""
+        """Stop measuring the round trips of the requests so far, because the request waits in a queue."""
         self.echoes.clear()
 
     def want(self, ranges: RangeSet) -> None:
-        """Replace the wanted chunks by the chunks of a set that are not in flight. Keep this set and change it."""
+        """Replace the wanted chunks by the chunks of ``ranges`` that are not in flight. Keep this set and change it."""
         if not (self.wanted or self.in_flight):
             self.last_ack_count = self.demand.ack_count  # a client that wanted nothing is not a straggler
         self.wanted = ranges
@@ -286,9 +286,9 @@ class RequestState:
         return span
 
     def acknowledge(self, number: int, is_rest_lost: bool) -> list[Range]:
-        """Settle every delivery in flight up to a number, because the client has acknowledged it.
+        """Remove the deliveries up to a number from those in flight, because the client has acknowledged them.
 
-        Of the deliveries presumed lost, only the delivery with exactly this number counts as arrived.
+        Of the deliveries presumed lost, only the one with exactly this number counts as arrived.
 
         Args:
             number: the number of the latest delivery that the client has stored.
@@ -326,7 +326,6 @@ class RequestState:
         """Assert the invariants."""
         in_flight = RangeSet(self.in_flight.values())
         assert self.in_flight_chunks == sum(span.chunk_count for span in self.in_flight.values())
-        assert not self.wanted.intersection(in_flight), f"{self.member.name} wants what is in flight"
-        assert (self in self.demand.waiting) == bool(self.wanted), (
-            f"{self.member.name}'s place among the waiting requests is wrong"
-        )
+        assert not self.wanted.intersection(in_flight), f"{self.member.name} wants chunks that are in flight"
+        is_waiting = self in self.demand.waiting
+        assert is_waiting == bool(self.wanted), f"the request of {self.member.name} is waiting: {is_waiting}"

@@ -1,4 +1,4 @@
-"""Sessions: begins and ends sessions, and records which members are connected and reachable (R12)."""
+"""Sessions: begins and ends sessions, and records which members are connected and which are reachable (R12)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pspd.text.addresses import PORT_MAX, Address
 CLIENT_NAME_CHARACTERS_MAX = 100
 
 SRTT_US_MAX = 60_000_000
-"""The longest round-trip time that the server notes, in microseconds. A longer one in a hello is reduced to it."""
+"""The longest round-trip time that the server notes, in microseconds. It replaces a longer one in a hello."""
 
 REQUEST_NUMBER_LAST = REQUEST_NUMBER_MAX - 2**20
-"""The highest request number of a session. A higher one ends the session, and the client joins again and counts from 1:
-request numbers never wrap. The 2**20 numbers above this one are left for requests that the client sends before it
+"""The highest request number of a session. A higher one ends the session, so request numbers never wrap: the client
+joins again and counts from 1. The 2**20 numbers above this one are left for requests that the client sends before it
 learns that the session has ended."""
 
 
@@ -51,20 +51,20 @@ class Member:
         is_source: whether the member is a source.
         instance_id: the identity by which the server recognizes the member when it joins again.
         delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
-        kept_links: whether the profile sends data over links.
+        kept_links: whether the profile has links: then data is sent over them.
         held_at_join: the chunks that the member held when it joined, by file.
         peer: the address of the member's control calls, for messages; empty if unknown.
         joined_at: when the session began, in nanoseconds.
-        contested_at: when the session replaced another one with the same identity, or when a join with that identity
+        contested_at: when the session replaced another one with the same identity, or when a join with this identity
             was last refused, in nanoseconds; None for never.
-        refusal_logged_at: when such a refusal was last logged, in nanoseconds; None for never.
-        heard_at: when the last message that renewed the lease arrived, in nanoseconds.
+        refusal_reported_at: when such a refusal was last reported, in nanoseconds; None for never.
+        heard_at: when the member joined or last sent a message that renewed its lease, in nanoseconds.
         address: the address that sent the member's last datagram; None before the first datagram.
         linked: whether the member's link is open.
-        reachable: whether the member has just joined, or has recently confirmed that the server's datagrams arrive.
+        reachable: whether the member has recently joined, or confirmed that the server's datagrams arrive.
         srtt_us: the smoothed round-trip time in the member's last hello, in microseconds; 0 if there is none.
-        request_number: the highest request number in the member's requests and reports; 0 before the first.
-        join_range_count: how many ranges the member held when it joined, counting at least one for each file.
+        request_number: the highest number in the member's requests and reports; 0 before the first.
+        join_range_count: how many ranges the member held when it joined; each file counts as at least one.
     """
 
     session: int
@@ -77,7 +77,7 @@ class Member:
     peer: str = ""
     joined_at: int = 0
     contested_at: int | None = None
-    refusal_logged_at: int | None = None
+    refusal_reported_at: int | None = None
     heard_at: int = 0
     address: Address | None = None
     linked: bool = False
@@ -88,22 +88,22 @@ class Member:
 
     @property
     def has_data_path(self) -> bool:
-        """Whether the member has a data path: its address is known, and its link is open if the profile has links."""
+        """Whether the member has a data path: its address is known and, if the profile has links, its link is open."""
         return self.address is not None and (self.linked or not self.kept_links)
 
     @property
     def askable(self) -> bool:
-        """Whether the server can ask the member for chunks."""
+        """Whether the server may ask the member for chunks."""
         return self.has_data_path and self.reachable
 
 
 class Sessions:
-    """Every current session.
+    """Begins, records and ends all sessions.
 
     Args:
         draw_session: the function that returns a random 64-bit number.
         work: the work set, which collects the effects and the marks.
-        tuning: the times of leases and reachability, and the limits on members.
+        tuning: the durations of leases and of reachability, and the limits on members.
 
     Attributes:
         members: the connected members, by name.
@@ -156,14 +156,14 @@ class Sessions:
         return self._reachable_clients
 
     def heard_clients(self) -> list[str]:
-        """Return the names of reachable clients that have sent a datagram in their session: only these get shares."""
+        """Return the names of the reachable clients that have sent a datagram. Only these clients get shares."""
         if self._heard_clients is None:
             self._heard_clients = [name for name in self.reachable_clients() if self.members[name].address is not None]
         return self._heard_clients
 
     @property
     def lease_ns(self) -> int:
-        """How long a session lasts after its lease was last renewed, in nanoseconds."""
+        """How long a session lasts after the last renewal of its lease, in nanoseconds."""
         return max(self._tuning.lease_ns, self._tuning.lease_ns_per_member * len(self.members))
 
     @property
@@ -180,13 +180,13 @@ class Sessions:
 
     @property
     def retry_after_ns(self) -> int:
-        """How long a client with deliveries in flight waits before it repeats a request, in nanoseconds."""
+        """How long a client with deliveries in flight is told to wait before it repeats a request, in nanoseconds."""
         return max(self._tuning.retry_after_ns, self._tuning.retry_after_ns_per_member * len(self.members))
 
     # -- joining
 
     def restore(self, lost_clients: Collection[str]) -> int:
-        """Note which clients were connected before a restart.
+        """Note which clients were connected before a restart of the server.
 
         Returns:
             How long these clients have to return, in nanoseconds.
@@ -221,12 +221,12 @@ class Sessions:
     def _refuse_duplicate(self, present: Member, peer: str, now: int) -> None:
         """Prevent two machines with one identity from replacing each other again and again.
 
-        A client that returns replaces its old session. If the old session began in this way a short time ago and is
-        still active, there are two machines. The new machine is refused while the old one stays active. The refusals
+        A client that returns replaces its old session. If the old session itself replaced another one a short time ago,
+        and is still active, there are two machines. The new machine is refused while the old one stays active. Refusals
         are reported at most once per ``replacement_ns``.
 
         Raises:
-            DuplicateInstance: the new machine is refused.
+            DuplicateInstance: there are two machines.
         """
         replacement_ns = self._tuning.replacement_ns
         if present.contested_at is None or now - present.contested_at >= replacement_ns:
@@ -234,8 +234,8 @@ class Sessions:
         if now - present.heard_at >= self.lease_ns * self._tuning.active_percent_of_lease // 100:
             return
         present.contested_at = now  # each refusal extends the time in which the next join is refused
-        if present.refusal_logged_at is None or now - present.refusal_logged_at >= replacement_ns:
-            present.refusal_logged_at = now
+        if present.refusal_reported_at is None or now - present.refusal_reported_at >= replacement_ns:
+            present.refusal_reported_at = now
             self._work.emit(effects.DuplicateRefused(present.name, peer, present.peer))
         raise DuplicateInstance(
             f"{present.name!r} is connected from {present.peer or 'elsewhere'}, with the identity of this client at"
@@ -253,7 +253,7 @@ class Sessions:
 
         Args:
             member: the member.
-            replaces: whether the session replaces another one with the same identity.
+            replaces: whether the session has replaced another one with the same identity.
 
         Raises:
             LimitReached: there are too many members, or all members together hold too many ranges.
@@ -343,11 +343,11 @@ class Sessions:
         member.linked = False
 
     def note_request_number(self, member: Member, number: int) -> str | None:
-        """Note the request number of a request or report. If it is too high, mark the session to end.
+        """Note the number of a request or report. If it is too high, mark the session to end.
 
         Args:
             member: the member that sent the request or report.
-            number: the request number.
+            number: the number of the request or report.
 
         Returns:
             The reason why the session ends; None if the session goes on.
@@ -364,7 +364,7 @@ class Sessions:
         return fault
 
     def forget_held_at_join(self, file_id: FileId) -> None:
-        """Forget which chunks of a removed file members held when they joined, in case the file is announced again."""
+        """Forget which chunks of a removed file members held when they joined: the file may be announced again."""
         for member in self.members.values():
             member.held_at_join.pop(file_id, None)
 
@@ -401,19 +401,19 @@ class Sessions:
         return earliest(self._leases.next_deadline(), self._reachability.next_deadline())
 
     def expired_leases(self, now: int) -> Iterator[int]:
-        """Remove leases that have expired, a few at a time, and yield the numbers of their sessions."""
+        """Remove some of the leases that have expired, and yield the numbers of their sessions."""
         return self._expired(self._leases, now)
 
     def expire_reachability(self, now: int) -> None:
-        """Mark members as unreachable, a few at a time, if their last confirmation is too old."""
+        """Make some of the members unreachable whose last confirmation is too old."""
         for session in self._expired(self._reachability, now):
             self._set_reachable(self._by_session[session], False)
 
     def _expired(self, timers: Timers[int], now: int) -> Iterator[int]:
-        """Remove expired timers, a few at a time, and yield the numbers of their sessions.
+        """Remove some of the expired timers, and yield the numbers of their sessions.
 
-        If the call comes late, the server was busy, and messages of these sessions may still be unread. Then the
-        timers start again. They run for as long as the call was late, but at most for one lease.
+        If the call comes late, the server was busy, and messages of these sessions may still be unread. Then start the
+        timers again, for as long as the call was late, but at most for one lease.
         """
         late_ns = now - (timers.next_deadline() or now)
         for session in islice(timers.expired(now), self._tuning.expiries_per_tick_max):
@@ -424,9 +424,13 @@ class Sessions:
 
     def check(self) -> None:
         """Assert the invariants."""
-        assert list(self._by_session.values()) == list(self.members.values()), "a session without a member"
+        assert list(self._by_session.values()) == list(self.members.values()), (
+            "the sessions are not those of the members"
+        )
         assert all(name == member.name for name, member in self.members.items()), "a member under another name"
-        assert all(session == member.session for session, member in self._by_session.items()), "a wrong session"
+        assert all(session == member.session for session, member in self._by_session.items()), (
+            "a member under another session"
+        )
         assert not self.lost_clients.keys() & self.members.keys(), "a connected client counts as lost"
         assert self._join_range_count == sum(member.join_range_count for member in self.members.values())
         assert all(session in self._leases for session in self._by_session), "a member without a lease"

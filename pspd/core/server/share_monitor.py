@@ -20,26 +20,26 @@ class Progress(NamedTuple):
 
     Attributes:
         session: the number of the owner's session.
-        request: the number of the owner's latest request for the file; 0 if there is none.
-        delivery: the number of the oldest delivery in flight to the owner; 0 if there is none.
-        delivery_since: the time of the first snapshot with this delivery, in nanoseconds.
+        request_number: the number of the owner's latest request or report about the file; 0 if there is none.
+        delivery_number: the number of the oldest delivery in flight to the owner; 0 if there is none.
+        delivery_since: the time of the first snapshot in a row with this delivery, in nanoseconds.
     """
 
     session: int
-    request: int
-    delivery: int
+    request_number: int
+    delivery_number: int
     delivery_since: int
 
 
 @dataclass(slots=True, eq=False)
 class ShareMonitor:
-    """Takes snapshots of the owners whose shares are not held yet, and compares each with the previous one.
+    """Takes snapshots of the progress of owners that do not hold all their shares, and compares each with the last one.
 
     Args:
-        _sessions: the members.
+        _sessions: the connected members.
         _demand: the requests of the owners.
         _pending: the pending table, which limits the size of frames.
-        _tuning: the interval of the snapshots, and the limit for an unacknowledged delivery.
+        _tuning: the interval of the snapshots, and the longest time for which a delivery may be in flight.
     """
 
     _sessions: Sessions
@@ -50,7 +50,7 @@ class ShareMonitor:
     _watched: dict[FileId, tuple[SharedFile, dict[str, Progress]]] = field(default_factory=dict)
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`idle_owners` is due, in nanoseconds; None if no file is watched."""
+        """Return when :meth:`find_idle_owners` is due, in nanoseconds; None if no file is watched."""
         return self._timers.next_deadline()
 
     def watch(self, file: SharedFile, now: int) -> None:
@@ -62,30 +62,30 @@ class ShareMonitor:
         """
         self._compare(file, {}, now)
 
-    def idle_owners(self, now: int) -> list[tuple[SharedFile, list[str]]]:
+    def find_idle_owners(self, now: int) -> list[tuple[SharedFile, list[str]]]:
         """Take the snapshots that are due. Return the names of the owners that made no progress, by file.
 
-        The result is empty if the call comes late: then the server was busy, and the owners are not to blame.
+        The result is empty if the call comes late, because then the delay may be the server's.
         """
         late_ns = now - (self._timers.next_deadline() or now)
         found = []
         for file_id in self._timers.expired(now):
-            file, before = self._watched.pop(file_id)
+            file, previous = self._watched.pop(file_id)
             if file.phase is Phase.SEEDING:
-                idle = self._compare(file, before, now)
+                idle = self._compare(file, previous, now)
                 if late_ns < self._tuning.loop_lag_ns:
                     found.append((file, idle))
         return found
 
-    def _compare(self, file: SharedFile, before: dict[str, Progress], now: int) -> list[str]:
-        """Take a snapshot of each connected owner whose shares are not held yet, and set the timer of the next ones.
+    def _compare(self, file: SharedFile, previous: dict[str, Progress], now: int) -> list[str]:
+        """Take a snapshot of each connected owner that does not hold all its shares, and set the timer of the next.
 
-        An owner has made no progress if it sent no request since the previous snapshot of the same session, or if the
-        same delivery has been the oldest one in flight to it for too long.
+        An owner has made no progress if it sent no request or report since the previous snapshot of the same session,
+        or if the same delivery has been the oldest one in flight to it for too long.
 
         Args:
             file: the file.
-            before: the previous snapshots, by name of the owner.
+            previous: the previous snapshots, by the owner's name.
             now: the time, in nanoseconds.
 
         Returns:
@@ -95,17 +95,17 @@ class ShareMonitor:
         share_chunks = -(-file.manifest.chunk_count // max(1, file.manifest.share_count))
         delivery_ns = tuning.share_ns + tuning.share_ns_per_chunk * min(share_chunks, self._pending.fetch_chunks_max)
         idle: list[str] = []
-        noted: dict[str, Progress] = {}
-        self._watched[file.file_id] = file, noted
+        snapshots: dict[str, Progress] = {}
+        self._watched[file.file_id] = file, snapshots
         for member in filter(None, map(self._sessions.members.get, file.shares.unheld_owners())):
-            state, seen = self._demand.state(member, file), before.get(member.name)
+            state, last = self._demand.state(member, file), previous.get(member.name)
             progress = Progress(member.session, state.number, next(iter(state.in_flight), 0), now)
-            if seen is not None and seen.session == progress.session:
-                if seen.delivery == progress.delivery:
-                    progress = progress._replace(delivery_since=seen.delivery_since)
-                takes_nothing = progress.delivery != 0 and now - progress.delivery_since >= delivery_ns
-                if seen.request == progress.request or takes_nothing:
+            if last is not None and last.session == progress.session:
+                if last.delivery_number == progress.delivery_number:
+                    progress = progress._replace(delivery_since=last.delivery_since)
+                is_stuck = progress.delivery_number != 0 and now - progress.delivery_since >= delivery_ns
+                if last.request_number == progress.request_number or is_stuck:
                     idle.append(member.name)
-            noted[member.name] = progress
+            snapshots[member.name] = progress
         self._timers.set(file.file_id, now + tuning.share_ns + tuning.share_ns_per_member * len(self._sessions.members))
         return idle

@@ -1,4 +1,4 @@
-"""One file of the network, as the server knows it: everything except its bytes."""
+"""One file of the network: all that the server knows about it, except its bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SharedFile:
     Attributes:
         manifest: the manifest; it has a share count after the division.
         source: the name of the source that announced the file, seeds it, or has seeded it.
-        division: the number of the file's division; the numbers start again when the server restarts.
+        division: the number of the file's division, drawn when the file is added; it changes when the server restarts.
         phase: the phase of the file.
         terms: the terms of the seeding.
         held_back: whether the exchange waits for a release.
@@ -34,15 +34,15 @@ class SharedFile:
             the exchange, while no reachable client accepts the file and, if it was restored, while clients are awaited.
         is_stalled: whether some chunk has no reachable holder; False before the division and, for a restored file,
             while clients are awaited.
-        cached_bytes_when_seeded: how many bytes of the file were in the cache when the file was seeded.
-        seeding_at: when the seeding began, or another source took it over, in nanoseconds; None if neither happened
-            since the server started.
-        seeded_at: when the file was seeded, or restored as seeded, in nanoseconds; None before.
+        cached_bytes_when_seeded: how many bytes of the file were in the cache when the file became seeded.
+        seeding_at: when the seeding began, or when another source last continued it, in nanoseconds; None if neither
+            happened since the server started.
+        seeded_at: when the file became seeded, or was restored after its seeding, in nanoseconds; None before.
         exchanging_at: when the exchange began, in nanoseconds; None if it did not begin since the server started.
         completed_at: when the file was first complete since the server started, in nanoseconds; None before.
         shares: the shares.
         availability: the holders, and the chunks that reachable members hold.
-        recipients: the recipients, and the clients that have the file or declined it.
+        recipients: the recipients, and the names of the clients that have the file or declined it.
         traffic: the counters of datagrams and bytes.
     """
 
@@ -75,13 +75,13 @@ class SharedFile:
 
     @staticmethod
     def from_record(record: FileRecord, division: int, work: WorkSet, tuning: ServerTuning) -> SharedFile:
-        """Return a file as it was saved before a restart. The file has no holders until clients return.
+        """Return a file as it was saved before a restart. It has no holders until clients return.
 
         Args:
             record: the saved record.
             division: the new number of the file's division.
             work: the work set, which collects the marks.
-            tuning: the server's tuning, with the limit on remembered holdings.
+            tuning: the limit on remembered holdings.
         """
         file = SharedFile(record.manifest, record.source, division, work, tuning, record.phase, was_restored=True)
         file.held_back = record.held_back
@@ -101,7 +101,7 @@ class SharedFile:
 
     @property
     def file_id(self) -> FileId:
-        """The file's id, which does not depend on the division."""
+        """The file's id."""
         return self.manifest.file_id
 
     @property
@@ -140,7 +140,7 @@ class SharedFile:
     # -- phases
 
     def note_announcement(self, source: str, terms: Terms) -> None:
-        """Note that a source announced the file. If the file is divided, only ``terms.source_stays`` is noted.
+        """Note which source announced the file, with its terms. If it is divided, note only ``terms.source_stays``.
 
         Args:
             source: the source's name.
@@ -166,12 +166,12 @@ class SharedFile:
         self.availability.recompute_units(manifest)
 
     def release(self) -> None:
-        """Let the exchange begin once the file is seeded."""
+        """Let the exchange begin when the file is seeded."""
         self.held_back = False
         self._work.mark_changed(self.file_id)
 
     def note_source(self, source: str, now: int) -> None:
-        """Note that a source announced a divided file again: during seeding, the file's source is now this one.
+        """During seeding, make a source that announced the file again the source of the file.
 
         Args:
             source: the source's name.
@@ -179,11 +179,11 @@ class SharedFile:
         """
         if self.phase is Phase.SEEDING:
             if self.source != source:
-                self.seeding_at = now  # the time of seeding counts from the takeover
+                self.seeding_at = now  # the duration of the seeding counts from here
             self.source = source
 
     def end_seeding(self, cached_bytes: int, now: int) -> None:
-        """Note that the file is seeded (R2).
+        """End the seeding: the file is seeded (R2).
 
         Args:
             cached_bytes: how many bytes of the file are in the cache.
@@ -215,7 +215,7 @@ class SharedFile:
             self.completed_at = self.completed_at or now
 
     def mark_removed(self) -> None:
-        """Note that the file is removed. The file is deleted when its last byte has left the cache."""
+        """Remove the file. ``Lifecycle`` deletes it when its last byte has left the cache."""
         self.phase = Phase.REMOVED
         self.is_complete = False
         self._work.mark_changed(self.file_id)
@@ -229,7 +229,9 @@ class SharedFile:
         self.shares.check()
         self.availability.check()
         self.recipients.check()
-        assert self.availability.held.keys() == members.keys(), "holdings of members that are not connected"
+        assert self.availability.held.keys() == members.keys(), (
+            "the members with holdings are not the connected members"
+        )
         unreachable = {name for name, member in members.items() if not member.reachable}
         assert self.availability.unreachable == unreachable, "a member is reachable for one file and not for another"
         assert self.phase is Phase.EXCHANGING or not self.is_complete, "complete before the exchange"

@@ -17,7 +17,8 @@ class Share:
     Attributes:
         start: the first chunk.
         stop: one past the last chunk; equal to ``start`` if the share is empty.
-        owner: the owner's name; empty if each client that could get this replica owns another replica of the range.
+        owner: the owner's name; empty if there is none, because each client that may get the share owns another replica
+            of the range.
         held: whether the owner has acknowledged that it holds the share; True if the share is empty.
     """
 
@@ -70,7 +71,7 @@ class Shares:
         self._work.mark_changed(self._file_id)
 
     def end_seeding(self) -> None:
-        """Note the end of the seeding: from now on :meth:`clear_acks` clears nothing."""
+        """End the seeding: from now on :meth:`clear_acks` clears nothing."""
         self._is_seeded = True
 
     # -- reading
@@ -86,7 +87,7 @@ class Shares:
         return self._unheld_count == 0
 
     def at(self, chunk: int) -> Share:
-        """Return the share that contains a chunk: of several replicas, the first."""
+        """Return the share that contains a chunk; the first one if there are replicas."""
         share = self._first_replicas.at(chunk)
         assert share is not None, "no such chunk"
         return share
@@ -126,8 +127,8 @@ class Shares:
         changes if ``preferred`` is empty.
 
         Args:
-            names: names of the clients that keep their shares.
-            preferred: names of the clients that can get these shares, in turn.
+            names: the names of the clients that keep their shares.
+            preferred: the names of the clients that get these shares, one after the other.
 
         Returns:
             The names of the new owners.
@@ -140,10 +141,10 @@ class Shares:
         for share in self.all if orphans else ():
             owners.setdefault(Range(share.start, share.stop), set()).add(share.owner)
         for index, share in enumerate(orphans):
-            have_it = owners[Range(share.start, share.stop)]
+            owning = owners[Range(share.start, share.stop)]
             candidates = (preferred[(index + offset) % len(preferred)] for offset in range(len(preferred)))
-            self._move(share, next((name for name in candidates if name not in have_it), ""))
-            have_it.add(share.owner)
+            self._move(share, next((name for name in candidates if name not in owning), ""))
+            owning.add(share.owner)
         return list(dict.fromkeys(share.owner for share in orphans if share.owner))
 
     def _move(self, share: Share, owner: str) -> None:
@@ -159,5 +160,5 @@ class Shares:
         unheld = [share for share in self.all if share.owner and not share.held]
         assert len(unheld) == self._unheld_count, f"{len(unheld)} shares are not held, not {self._unheld_count}"
         given = [share for shares in self._by_owner.values() for share in shares]
-        assert len(given) == len(self.all), "a share has no owner, or two"
+        assert len(given) == len(self.all), "a share is listed under no owner or under two"
         assert all(share.owner == name for name, shares in self._by_owner.items() for share in shares), "wrong owner"

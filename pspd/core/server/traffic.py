@@ -28,11 +28,11 @@ class Traffic:
         self.broadcast_datagrams += 1
 
     def count_retransmit(self) -> None:
-        """Count a repeated request, or a repeated broadcast of a fetch."""
+        """Count a request that a client repeated, or a fetch that is broadcast again."""
         self.retransmit_count += 1
 
     def count_contribution(self, byte_count: int) -> None:
-        """Count the bytes of a contribution that is verified and cached."""
+        """Count the bytes of a contribution that is accepted and cached."""
         self.contributed_bytes += byte_count
 
     def count_duplicate(self, byte_count: int) -> None:

@@ -1,6 +1,6 @@
 """The work set: collects effects, and marks of what has changed, until ``ServerMachine.poll`` takes them.
 
-Code that changes a record marks the record here. Only ``ServerMachine.poll`` processes the marks, so that no other code
+Code that changes a record marks the change here. Only ``ServerMachine.poll`` processes the marks, so that no other code
 can forget to review a file, or to serve a request. Marks keep their order: equal inputs give equal effects.
 """
 
@@ -36,21 +36,21 @@ class Ending(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class WorkSet:
-    """The effects so far, and marks of everything that changed, in order.
+    """The effects that the driver has not taken yet, and the marks that are not processed yet, in order.
 
     Attributes:
         now: the time of the last input, in nanoseconds.
         is_marked: whether something was marked since the last review began.
-        serving_due: whether something is marked, or requests may be served that could not be served before.
-        admission_epoch: the number of events after which a waiting request may be able to start a fetch. Examples are
-            the end of a fetch, another holder of chunks, a new data path, and a shorter wait queue.
+        serving_due: whether requests may be served that could not be served before; True if something is marked.
+        admission_epoch: the number of events after which a waiting request may be able to start a fetch: for example
+            the end of a fetch, another holder of chunks, a new data path, or a shorter wait queue.
         drop_counts: how many inputs were dropped, by reason.
-        endings: the reasons why sessions must end, by session number.
+        endings: the sessions that must end: the reason of each, by session number.
         heard_sessions: the session numbers of clients whose first datagram has arrived.
-        data_path_sessions: the session numbers of members to which the server may be able to send data again.
+        data_path_sessions: the session numbers of members whose data path may have opened.
         reachability_sessions: the session numbers of members that became reachable or unreachable.
         changed_files: the ids of the files to review.
-        waiter_files: the ids of files whose waiting requests may be served.
+        waiter_files: the ids of files whose waiting requests may be served now.
     """
 
     now: int = 0
@@ -92,7 +92,7 @@ class WorkSet:
     # -- marks
 
     def set_time(self, now: int) -> None:
-        """Note the time of an input."""
+        """Set the time of the current input, in nanoseconds."""
         self.now = now
 
     def mark_changed(self, file_id: FileId) -> None:
@@ -101,11 +101,12 @@ class WorkSet:
         self.is_marked = self.serving_due = True
 
     def mark_owners(self, file_id: FileId, name: str = "") -> None:
-        """Mark a file whose shares may need other owners.
+        """Mark a file whose shares may need other owners, and mark it for review.
 
         Args:
             file_id: the id of the file.
-            name: the name of a client whose shares the server must send even if they stay the same; empty for none.
+            name: the name of a client to which the server must send its shares, even if they stay the same; empty for
+                none.
         """
         names = self._owner_files.setdefault(file_id, {})
         if name:
@@ -113,7 +114,7 @@ class WorkSet:
         self.mark_changed(file_id)
 
     def mark_waiters(self, file_id: FileId) -> None:
-        """Mark a file whose waiting requests may be served, for example because chunks have another holder."""
+        """Mark a file whose waiting requests may be served now, for example because chunks have another holder."""
         self.waiter_files[file_id] = None
         self.is_marked = True
         self.mark_admission()
@@ -124,7 +125,7 @@ class WorkSet:
         self.is_marked = self.serving_due = True
 
     def mark_data_path(self, session: int) -> None:
-        """Mark a member to which the server may be able to send data again."""
+        """Mark a member whose data path may have opened."""
         self.data_path_sessions[session] = None
         self.is_marked = True
         self.mark_admission()
@@ -146,7 +147,7 @@ class WorkSet:
         self.is_marked = self.serving_due = True
 
     def mark_failed(self, session: int, error: Exception) -> None:
-        """Mark a session that must end because of an internal error while the server served the member.
+        """Mark a session that must end, because an internal error occurred while the server served the member.
 
         Args:
             session: the member's session number.
@@ -157,11 +158,11 @@ class WorkSet:
         self.is_marked = self.serving_due = True
 
     def mark_serving_due(self) -> None:
-        """Note that requests may be served, for example because the cache has more room."""
+        """Note that requests may be served now, for example because the cache has more room."""
         self.serving_due = True
 
     def mark_admission(self) -> None:
-        """Note that waiting requests may be able to start fetches that they could not start before."""
+        """Note that waiting requests may be able to start more fetches now."""
         self.admission_epoch += 1
         self.serving_due = True
 
@@ -172,11 +173,11 @@ class WorkSet:
         self.is_marked = False
 
     def end_serving(self) -> None:
-        """Note that requests have been served. Serving is due again only if something was marked meanwhile."""
+        """Note that requests have been served. Serving stays due only if something is marked."""
         self.serving_due = self.is_marked
 
     def take_clients_to_assign(self, file_id: FileId) -> dict[str, None] | None:
-        """Return the names of the clients whose shares of a file the server must send, and clear the mark.
+        """Return the names of the clients to which the server must send their shares of a file, and clear the mark.
 
         Return None if the file is not marked by :meth:`mark_owners`.
         """
@@ -184,7 +185,7 @@ class WorkSet:
 
 
 def drain(marks: dict[K, V]) -> Iterator[tuple[K, V]]:
-    """Remove and yield marks one by one, including marks that are added meanwhile."""
+    """Remove marks one by one, including marks that are added meanwhile, and yield them."""
     while marks:
         key = next(iter(marks))
         yield key, marks.pop(key)
