@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-
-import grpc
+from functools import partial
 
 from pspd.daemon.process import write_ready_line
 from pspd.daemon.spawn import Launcher
@@ -44,10 +43,7 @@ async def run_agent(stopping: asyncio.Event, listen: str) -> None:
     host, port = parse_address(listen, AGENT_PORT)
     hosts, port = listen_hosts(host, port)  # checked first: gRPC does not say why it cannot use an address
     launcher = Launcher()
-
-    def register(server: grpc.aio.Server) -> None:
-        client_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentServicer(launcher), server)
-
+    register = partial(client_service_pb2_grpc.add_AgentServiceServicer_to_server, AgentServicer(launcher))
     server, bound = await serve(hosts, port, ["pspd.v1.AgentService"], register)
     try:
         write_ready_line(role="agent", listen=address_text((host, bound)))

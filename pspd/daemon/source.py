@@ -24,15 +24,14 @@ from pspd.v1 import network_pb2
 
 POLL_SECONDS_MIN = 0.2
 POLL_SECONDS_PER_CLIENT = 0.004
-"""The pause between two polls of the progress grows with the number of clients: each poll costs the server about 40 us
-per client, so 1 % of its time."""
+"""The pause between two polls of the progress, at least and per client. A poll costs the server about 40 us per client,
+so polling takes at most 1 % of its time."""
 REJOIN_SECONDS = 0.5
 """The pause before the source joins again."""
-PATH_SECONDS = 10.0
-"""How long a source waits until data can flow, if data has not flowed in an earlier session."""
-PATH_SECONDS_LATER = 60.0
-"""How long a source waits until data can flow, if data has flowed in an earlier session: as long as an outage may
-last."""
+FIRST_PATH_SECONDS = 10.0
+"""How long a source waits until data can flow, if no data could flow in an earlier session."""
+LATER_PATH_SECONDS = 60.0
+"""How long a source waits until data can flow, if data could flow in an earlier session: time for an outage to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ async def seed(
     store = SourceStore(path, name_of(path) if name is None else name, blake3_digest)
     route = Route(server)
     try:
-        manifest = await _build(store, hashing, on_progress)
+        manifest = await _build_manifest(store, hashing, on_progress)
         identity = f"source-{os.getpid()}-{secrets.token_hex(4)}"
         member = MemberDaemon(route, identity, secrets.token_bytes(16), store, source=True)
         try:
@@ -104,7 +103,7 @@ async def seed(
     return manifest.file_id
 
 
-async def _build(store: SourceStore, hashing: ParallelHash | None, on_progress: OnProgress) -> Manifest:
+async def _build_manifest(store: SourceStore, hashing: ParallelHash | None, on_progress: OnProgress) -> Manifest:
     """Build the file's manifest in a thread, which stops soon if this call is cancelled; return the manifest.
 
     Args:
@@ -116,7 +115,7 @@ async def _build(store: SourceStore, hashing: ParallelHash | None, on_progress: 
 
     def report(done: int) -> None:
         if stopping:
-            raise Stopped
+            raise asyncio.CancelledError
         on_progress(SeedProgress("hashing", done, store.size_bytes))
 
     try:
@@ -144,12 +143,12 @@ class _Seeding:
     Attributes:
         member: the source.
         store: the source's store, which reads the file.
-        manifest: the file's manifest. It has no shares until the server has said how many to make.
+        manifest: the file's manifest, without shares until this source divides the file.
         client_count: how many clients to wait for; 0 for one per replica.
         hold_back: whether the exchange waits for `pspctl release`.
         terms: the terms of the seeding.
         on_progress: called often with the progress.
-        divided_here: whether this source has divided the file. Otherwise the source is only one more holder.
+        divided_here: whether this source has divided the file. Otherwise the source only repairs an earlier seeding.
     """
 
     member: MemberDaemon
@@ -184,8 +183,8 @@ class _Seeding:
             stays = self.terms.source_stays and not session.parameters.all_holders_answer
             self.terms = replace(self.terms, source_stays=stays)
             try:
-                path_seconds = PATH_SECONDS_LATER if self.member.ready.is_set() else PATH_SECONDS
-                await first_of(self.member.run_session(session, path_seconds), self._work())
+                path_seconds = LATER_PATH_SECONDS if self.member.ready.is_set() else FIRST_PATH_SECONDS
+                await first_of(self.member.run_session(session, path_seconds), self._seed_in_session())
                 return
             except Stopped:
                 raise WrongState("the server asked the source to stop: seed again to finish") from None
@@ -196,10 +195,10 @@ class _Seeding:
                     self.on_progress(RECONNECTING)
             await asyncio.sleep(REJOIN_SECONDS)
 
-    async def _work(self) -> None:
-        """Wait until data can flow, announce the file, divide it if needed, and poll it until it needs no source.
+    async def _seed_in_session(self) -> None:
+        """Wait until data can flow, announce the file, divide it if needed, and wait until it needs no source.
 
-        Without the first wait, the file of a source that cannot send data would stay in the network, stalled.
+        Without the first wait, a source that cannot send data would leave a stalled file in the network.
         """
         await self.member.ready.wait()
         session = self.member.session_number
@@ -260,7 +259,7 @@ class _Seeding:
 
 
 def poll_seconds(client_count: int) -> float:
-    """Return the pause between two polls of the clients' progress."""
+    """Return the pause between two polls of the progress, in seconds."""
     return max(POLL_SECONDS_MIN, POLL_SECONDS_PER_CLIENT * client_count)
 
 

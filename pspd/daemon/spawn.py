@@ -24,13 +24,13 @@ from pspd.text.addresses import parse_address
 from pspd.text.plain import plain_text
 
 LAUNCHES_MAX = 100
-"""The most launches whose clients still run. Each launch is one process."""
+"""The most launched processes that run at the same time. Each launch starts one process."""
 READY_SECONDS = 30.0
 """How long launched clients may take until they are ready."""
 STOP_SECONDS = 5.0
-"""How long daemons may take to stop together before they are killed."""
+"""How long daemons that are stopped at the same time may take before they are killed."""
 REAP_SECONDS = 0.1
-"""The delay between the end of a process's log and the reaping of the process, which should have ended by then."""
+"""The delay from the end of a process's log to the reaping of the process, which has normally ended by then."""
 READ_BYTES = 64 * 1024
 
 
@@ -40,9 +40,7 @@ def _start_in_group(command: Sequence[str], **options: Any) -> subprocess.Popen[
 
 
 class DaemonProcess:
-    """A ``pspd`` process: its ready line, its log and its end.
-
-    The process stops by itself when its parent ends.
+    """A ``pspd`` process, which stops by itself when its parent ends.
 
     Attributes:
         title: the name of the process in messages.
@@ -122,7 +120,7 @@ class DaemonProcess:
         """Read the ready line as far as it has arrived; return whether it is complete. Never block.
 
         Raises:
-            PspError: the process ended or closed its output before it was ready. It is then killed.
+            PspError: the process ended, or closed its output, before it was ready. If it still runs, it is killed.
             InternalError: the first line of its output is not a ready line.
         """
         while not self.ready_line:
@@ -147,7 +145,7 @@ class DaemonProcess:
         return True
 
     def wait_ready(self, seconds: float | None) -> bool:
-        """Wait for the ready line; return whether it came in time.
+        """Wait for the ready line; return whether it has arrived.
 
         Args:
             seconds: how long to wait; None for no limit.
@@ -164,7 +162,7 @@ class DaemonProcess:
         return True
 
     def read_log(self) -> bool:
-        """Empty the pipe from the log, and keep the last line; return whether more may come. Never block."""
+        """Empty the pipe from the log, and keep the last line; return whether the pipe is still open. Never block."""
         while True:
             try:
                 part = os.read(self.log_pipe.fileno(), READ_BYTES)
@@ -190,7 +188,7 @@ class DaemonProcess:
         return next((plain_text(line.strip()) for line in reversed(lines) if line.strip()), "it logged nothing")
 
     def exit_error(self, what: str = "ended") -> PspError:
-        """Return the error that the last log line of an ended process names; `InternalError` if the line names none.
+        """Return an error for the end of the process: the error in its last log line, otherwise an `InternalError`.
 
         Args:
             what: what the process did, such as "did not start".
@@ -229,7 +227,7 @@ def stop_all(processes: Sequence[DaemonProcess], seconds: float) -> None:
 
     Args:
         processes: the processes.
-        seconds: how long they may take together.
+        seconds: how long to wait for all of them together.
     """
     deadline = time.monotonic() + seconds
     try:
@@ -255,7 +253,7 @@ def default_folder() -> Path:
 
 
 class Launcher:
-    """Launches clients for a server or an agent. The clients stop when the server or the agent stops."""
+    """Launches clients for a server or an agent. They stop when the server or the agent stops."""
 
     def __init__(self) -> None:
         self._processes: list[DaemonProcess] = []
@@ -269,7 +267,7 @@ class Launcher:
             server: the address of the server that the clients join.
 
         Raises:
-            BadArgument: the number is out of range, the folder is not absolute, or an argument cannot be used.
+            BadArgument: an argument cannot be used.
             StorageError: no folder is given, and the user has no home folder.
             LimitReached: too many launched processes still run, or the process cannot be started.
             PspError: the process ended before the clients were ready, or they were not ready in time.
@@ -291,7 +289,7 @@ class Launcher:
             raise
 
     async def _wait_ready(self, process: DaemonProcess) -> dict[str, Any]:
-        """Wait for the ready line; return its contents."""
+        """Wait until the process is ready; return the contents of its ready line."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(process.output_pipe, ready.set)
         try:

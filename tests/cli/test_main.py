@@ -240,23 +240,23 @@ class TestConfig:
     def test_unknown_setting_ends_with_2(
         self, pspd: Pspd, runs: Runs, config: Callable[[str], Path], text: str, told: str
     ) -> None:
-        code, said = pspd("server", "--config", config(text))
+        code, stderr = pspd("server", "--config", config(text))
         assert code == 2
-        assert told in said
-        assert ERROR_LINE.fullmatch(said), said
+        assert told in stderr
+        assert ERROR_LINE.fullmatch(stderr), stderr
         assert not runs.given
 
     def test_endless_config_ends_with_2(self, pspd: Pspd, runs: Runs) -> None:
-        code, said = pspd("server", "--config", "/dev/zero")
+        code, stderr = pspd("server", "--config", "/dev/zero")
         assert (code, runs.given) == (2, [])
-        assert said.startswith("pspd server: error: cannot read /dev/zero: it has more than 64.0 KiB: ")
+        assert stderr.startswith("pspd server: error: cannot read /dev/zero: it has more than 64.0 KiB: ")
 
     def test_config_that_is_no_text_ends_with_2(self, pspd: Pspd, runs: Runs, tmp_path: Path) -> None:
         path = tmp_path / "binary"
         path.write_bytes(b"\xff\xfe\x00")
-        code, said = pspd("server", "--config", path)
+        code, stderr = pspd("server", "--config", path)
         assert (code, runs.given) == (2, [])
-        assert str(path) in said
+        assert str(path) in stderr
 
 
 def test_option_without_its_value_names_the_command(pspd: Pspd, runs: Runs) -> None:
@@ -298,12 +298,12 @@ def test_option_without_its_value_names_the_command(pspd: Pspd, runs: Runs) -> N
     ids=" ".join,
 )
 def test_bad_options_are_one_line_and_end_with_2(pspd: Pspd, runs: Runs, arguments: tuple[str, ...]) -> None:
-    code, said = pspd(*arguments)
+    code, stderr = pspd(*arguments)
     assert code == 2
-    assert ERROR_LINE.fullmatch(said), said
+    assert ERROR_LINE.fullmatch(stderr), stderr
     assert not runs.given
     asked = f"pspd {arguments[0]}" if arguments[0] in COMMANDS else "pspd"
-    assert said.startswith(f"{asked}: error: ")
+    assert stderr.startswith(f"{asked}: error: ")
 
 
 INTERRUPT_AT_IMPORT = """

@@ -34,17 +34,17 @@ async def test_ready_line_waits_for_all_and_stop_leaves(tmp_path: Path, capsys: 
     async with in_process(FAST) as network:
         stopping, plans = asyncio.Event(), plan_clients("many", tmp_path, 3, 0)
         running = asyncio.ensure_future(run_clients(stopping, network.address, plans, 5, None))
-        said = ""
+        output = ""
 
         def ready() -> bool:
-            nonlocal said
-            said += capsys.readouterr().out
-            return bool(said) or running.done()
+            nonlocal output
+            output += capsys.readouterr().out
+            return bool(output) or running.done()
 
         await until("they are ready", ready)
         names = ["many-0", "many-1", "many-2"]
         await until("all are heard", lambda: network.connected() == names)
-        line = json.loads(said)
+        line = json.loads(output)
         assert (line["ready"], line["role"], line["names"]) == (True, "client", names)
         assert line["server"] == network.address
         stopping.set()

@@ -17,7 +17,7 @@ from tests.support.files import random_file
 from tests.support.loops import on_loop, until
 
 
-class Proving(MemoryStore):
+class ContradictingStore(MemoryStore):
     """A store in which every write proves a contradiction."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ async def test_contradictory_file_is_never_tried_again(tmp_path: Path, monkeypat
     source = random_file(tmp_path / "file.bin", 40_001)
     async with in_process(FAST) as network:
         (client, _) = await network.join("a", "b")
-        store = Proving()
+        store = ContradictingStore()
         client.store = client.daemon.files._storage = client.daemon.files.plane._parts._storage = store
         client.daemon.files.plane._storage = store
 

@@ -216,14 +216,14 @@ async def test_stopped_clients_end_cleanly(caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level("INFO")
     async with in_process(FAST) as network:
         first, second = await network.join("a", "b")
-        assert network.server.stop_clients(["a", "a"], everyone=False) == ["a"]
+        assert network.server.stop_clients(["a", "a"], all_clients=False) == ["a"]
         await until("it has ended", first.running.done)
         await first.running
         assert "a: stopping, as `pspctl stop` asked" in caplog.messages
         await until("the server knows", lambda: network.connected() == ["b"])
         with pytest.raises(NotFound, match="'a'"):
-            network.server.stop_clients(["b", "a"], everyone=False)
-        assert network.server.stop_clients([], everyone=True) == ["b"]
+            network.server.stop_clients(["b", "a"], all_clients=False)
+        assert network.server.stop_clients([], all_clients=True) == ["b"]
         await until("the other has ended", second.running.done)
 
 
@@ -232,11 +232,11 @@ async def test_restarted_client_serves_the_others(source: Path) -> None:
     async with in_process(FAST) as network:
         first, _, _ = await network.join("a", "b", "c")
         await network.seed(source, hold_back=True)
-        network.server.stop_clients(["a"], everyone=False, force=True)
+        network.server.stop_clients(["a"], all_clients=False, force=True)
         await first.running
         await network.join("a")
         with pytest.raises(WrongState) as refused:
-            network.server.stop_clients(["b"], everyone=False)
+            network.server.stop_clients(["b"], all_clients=False)
         of_b = {client.name: client.held_chunk_count for client in network.file(source.name).clients}["b"]
         assert f"nobody else holds {of_b} chunks" in str(refused.value)
 
@@ -281,9 +281,9 @@ async def test_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyPat
         (reader,) = await network.join("reader")
         session = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})
         for _ in range(2):
-            network.server.stop_clients(["a"], everyone=False, force=True)
+            network.server.stop_clients(["a"], all_clients=False, force=True)
         network.server.renew(session)
-        network.server.stop_clients(["a"], everyone=False, force=True)
+        network.server.stop_clients(["a"], all_clients=False, force=True)
 
         def has_ended() -> bool:
             try:

@@ -28,7 +28,7 @@ from tests.support.loops import on_loop, until
 SESSION = 7
 
 
-class Said(Reports):
+class RecordedReports(Reports):
     """Reports that are recorded instead of sent."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Said(Reports):
 DIVISION = 7
 
 
-class Kept:
+class ReconcilerBench:
     """A reconciler of the files in a folder, within a session.
 
     Attributes:
@@ -51,14 +51,14 @@ class Kept:
 
     def __init__(self, folder: Path) -> None:
         self.store = DiskStore(folder, blake3_digest)
-        self.said = Said()
+        self.reports = RecordedReports()
         self.failures: list[PspError] = []
         self.gate = threading.Event()
-        hooks = FileHooks(self._unpacking_of, lambda _: None, self.store.external_changes)
-        self.files = FileReconciler("amy", self.store, self.said, hooks, self.failures.append, None)
+        hooks = FileHooks(self._gated_unpack_job, lambda _: None, self.store.external_changes)
+        self.files = FileReconciler("amy", self.store, self.reports, hooks, self.failures.append, None)
         self.files.machine.joined(SESSION, ("127.0.0.1", 9), FAST, 1)
 
-    def _unpacking_of(self, file_id: bytes) -> Callable[[], None] | None:
+    def _gated_unpack_job(self, file_id: bytes) -> Callable[[], None] | None:
         unpack = self.store.unpack_job(file_id)
 
         def wait_and_unpack() -> None:
@@ -88,13 +88,13 @@ class Kept:
 
 
 @asynccontextmanager
-async def kept_in(folder: Path) -> AsyncIterator[Kept]:
-    kept = Kept(folder)
-    yield kept
-    kept.gate.set()
-    await until("nothing is unpacked", lambda: not kept.files._unpacking)
-    kept.files.close()
-    assert not kept.failures
+async def bench_in(folder: Path) -> AsyncIterator[ReconcilerBench]:
+    bench = ReconcilerBench(folder)
+    yield bench
+    bench.gate.set()
+    await until("nothing is unpacked", lambda: not bench.files._unpacking)
+    bench.files.close()
+    assert not bench.failures
 
 
 @on_loop
@@ -102,26 +102,26 @@ async def test_folder_reseeded_while_unpacking_is_finished(
     tmp_path: Path,
 ) -> None:
     folder = FolderSample()
-    async with kept_in(tmp_path / "amy") as kept:
-        kept.take(folder)
-        await until("it is being unpacked", lambda: kept.files._unpacking)
-        kept.files.drop(folder.file_id)
-        kept.take(folder)
-        kept.gate.set()
-        await until("it is there", lambda: kept.is_complete(folder))
-        assert not [report for report in kept.said.all if isinstance(report, Declined)]
+    async with bench_in(tmp_path / "amy") as bench:
+        bench.take(folder)
+        await until("it is being unpacked", lambda: bench.files._unpacking)
+        bench.files.drop(folder.file_id)
+        bench.take(folder)
+        bench.gate.set()
+        await until("it is there", lambda: bench.is_complete(folder))
+        assert not [report for report in bench.reports.all if isinstance(report, Declined)]
 
 
 @on_loop
 async def test_folder_dropped_while_unpacking_does_not_appear(tmp_path: Path) -> None:
     folder = FolderSample()
-    async with kept_in(tmp_path / "amy") as kept:
-        kept.take(folder)
-        await until("it is being unpacked", lambda: kept.files._unpacking)
-        kept.files.drop(folder.file_id)
-        kept.gate.set()
-        await until("that has ended", lambda: not kept.files._unpacking)
-        assert not kept.store.known()
+    async with bench_in(tmp_path / "amy") as bench:
+        bench.take(folder)
+        await until("it is being unpacked", lambda: bench.files._unpacking)
+        bench.files.drop(folder.file_id)
+        bench.gate.set()
+        await until("that has ended", lambda: not bench.files._unpacking)
+        assert not bench.store.known()
     assert [path.name for path in (tmp_path / "amy").iterdir()] == [".psp"]
 
 
@@ -131,18 +131,18 @@ async def test_file_moved_away_and_back_is_taken_again(tmp_path: Path, monkeypat
     watch_every(monkeypatch, 0.01)
     sample = Sample(7 * 1024)
     place, elsewhere = tmp_path / "amy" / "a.bin", tmp_path / "a.bin"
-    async with kept_in(tmp_path / "amy") as kept:
-        kept.take(sample)
-        assert kept.is_complete(sample)
-        work = [asyncio.ensure_future(each()) for each in (kept.files.watch_finished, kept.files.retry_declined)]
+    async with bench_in(tmp_path / "amy") as bench:
+        bench.take(sample)
+        assert bench.is_complete(sample)
+        work = [asyncio.ensure_future(each()) for each in (bench.files.watch_finished, bench.files.retry_declined)]
         place.rename(elsewhere)
-        await until("it is declined", lambda: any(isinstance(report, Declined) for report in kept.said.all))
-        assert not kept.store.known()
-        kept.files.begin_session()
-        kept.files.take(sample.manifest, (), exchange_started=True, division=DIVISION)
-        assert not kept.store.known(), "it is not restored in the next session either"
+        await until("it is declined", lambda: any(isinstance(report, Declined) for report in bench.reports.all))
+        assert not bench.store.known()
+        bench.files.begin_session()
+        bench.files.take(sample.manifest, (), exchange_started=True, division=DIVISION)
+        assert not bench.store.known(), "it is not restored in the next session either"
         elsewhere.rename(place)
-        await until("it is complete again", lambda: kept.is_complete(sample))
+        await until("it is complete again", lambda: bench.is_complete(sample))
         for each in work:
             each.cancel()
 
@@ -152,17 +152,17 @@ async def test_unfinishable_file_is_declined_and_retried(tmp_path: Path, monkeyp
     retry_after(monkeypatch, 0.01)
     sample = Sample(7 * 1024)
     in_the_way = tmp_path / "amy" / "a.bin"
-    async with kept_in(tmp_path / "amy") as kept:
-        kept.files.take(sample.manifest, (), exchange_started=True, division=DIVISION)
+    async with bench_in(tmp_path / "amy") as bench:
+        bench.files.take(sample.manifest, (), exchange_started=True, division=DIVISION)
         in_the_way.write_bytes(b"another")
-        kept.deliver(sample)
-        (declined,) = [report for report in kept.said.all if isinstance(report, Declined)]
+        bench.deliver(sample)
+        (declined,) = [report for report in bench.reports.all if isinstance(report, Declined)]
         assert "move it away" in declined.reason
         assert declined.division == DIVISION
-        work = asyncio.ensure_future(kept.files.retry_declined())
-        await until("attempts fail", lambda: kept.files._declined[sample.file_id].delay > 0.01)
+        work = asyncio.ensure_future(bench.files.retry_declined())
+        await until("attempts fail", lambda: bench.files._declined[sample.file_id].delay > 0.01)
         in_the_way.unlink()
-        await until("it is complete after all", lambda: kept.is_complete(sample))
+        await until("it is complete after all", lambda: bench.is_complete(sample))
         work.cancel()
 
 
@@ -178,12 +178,12 @@ async def test_file_that_fails_to_finish_again_is_retried_again(
         tries += 1
         raise StorageError("cannot finish it: Permission denied")
 
-    async with kept_in(tmp_path / "amy") as kept:
+    async with bench_in(tmp_path / "amy") as bench:
         with monkeypatch.context() as patch:
-            patch.setattr(kept.store, "finish", fail)
-            kept.take(sample)
-            work = asyncio.ensure_future(kept.files.retry_declined())
+            patch.setattr(bench.store, "finish", fail)
+            bench.take(sample)
+            work = asyncio.ensure_future(bench.files.retry_declined())
             await until("attempts fail", lambda: tries > 3)
-            assert kept.files._declined[sample.file_id].delay == 0.01 * 2 ** (tries - 1)
-        await until("it is complete after all", lambda: kept.is_complete(sample))
+            assert bench.files._declined[sample.file_id].delay == 0.01 * 2 ** (tries - 1)
+        await until("it is complete after all", lambda: bench.is_complete(sample))
         work.cancel()

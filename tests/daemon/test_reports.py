@@ -69,7 +69,7 @@ async def test_failed_reports_are_repeated_before_later_ones(monkeypatch: pytest
     for _ in range(3):
         server.answers.release()
     await until("it is repeated until it is answered", lambda: len(server.calls) == 3)
-    assert [said for _, said in server.calls] == [[FIRST], [FIRST, SECOND], [FIRST, SECOND]]
+    assert [reports for _, reports in server.calls] == [[FIRST], [FIRST, SECOND], [FIRST, SECOND]]
     telling.cancel()
 
 

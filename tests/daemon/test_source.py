@@ -22,7 +22,7 @@ from tests.support.loops import on_loop, until
 EACH_PROFILE = pytest.mark.parametrize("parameters", PROFILES.values(), ids=lambda profile: profile.profile)
 
 
-class TestHowLongItIsNeeded:
+class TestNeedsSource:
     @pytest.mark.parametrize("divided_here", [True, False])
     @pytest.mark.parametrize("state", [pb.FILE_STATE_SEEDING, pb.FILE_STATE_STALLED])
     def test_needed_until_the_file_is_seeded(self, state: pb.FileState, divided_here: bool) -> None:
@@ -62,7 +62,7 @@ class TestHowLongItIsNeeded:
         assert not _needs_source(file, ONE_COPY, divided_here=False)
 
 
-class TestWhetherAnybodyTakesIt:
+class TestRequireAcceptingClient:
     REFUSALS = (pb.FileClient(name="a", refusal="no room"), pb.FileClient(name="b", refusal="another file"))
 
     def test_file_declined_by_all_raises_the_first_reason(self) -> None:
@@ -79,7 +79,7 @@ class TestWhetherAnybodyTakesIt:
 
 
 def source_of(network: InProcess) -> str:
-    """Return the name of the only connected source; empty without one."""
+    """Return the name of the only connected source; empty if no source is connected."""
     return next((client.name for client in network.server.view.clients() if client.source), "")
 
 
@@ -91,7 +91,7 @@ async def test_source_asked_to_stop_reports_unfinished(tmp_path: Path, parameter
         await network.join("a")
         seeding = asyncio.ensure_future(network.seed(source, client_count=2))
         await until("it is announced", lambda: network.server.view.files(with_clients=False))
-        network.server.stop_clients([source_of(network)], everyone=False, force=True)
+        network.server.stop_clients([source_of(network)], all_clients=False, force=True)
         with pytest.raises(WrongState, match="the server asked the source to stop: seed again to finish"):
             await seeding
         assert source_of(network) == ""
@@ -105,7 +105,7 @@ async def test_stopping_all_clients_spares_the_source(tmp_path: Path) -> None:
         (client,) = await network.join("a")
         seeding = asyncio.ensure_future(network.seed(source, client_count=2))
         await until("it is announced", lambda: network.server.view.files(with_clients=False))
-        network.server.stop_clients([], everyone=True)
+        network.server.stop_clients([], all_clients=True)
         await until("the client has ended", client.running.done)
         await network.join("b", "c")
         await seeding

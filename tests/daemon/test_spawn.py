@@ -161,5 +161,5 @@ async def test_real_clients_join_and_leave(tmp_path: Path) -> None:
         names = await network.server.launch(2, str(tmp_path / "launched"))
         await until("both are heard", lambda: network.connected() == sorted(names))
         assert sorted(os.listdir(tmp_path / "launched")) == sorted(names)
-        network.server.stop_clients([], everyone=True)
+        network.server.stop_clients([], all_clients=True)
         await until("they have left", lambda: network.connected() == [])

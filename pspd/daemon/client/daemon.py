@@ -22,7 +22,7 @@ from pspd.store.filesystem.mounts import require_mount
 
 log = logging.getLogger(__name__)
 
-_FLUSHING = ThreadPoolExecutor(1, "flush")
+_FLUSH_EXECUTOR = ThreadPoolExecutor(1, "flush")
 """Flushes one file at a time for all clients of the process, as a disk does not flush two files faster in parallel."""
 
 
@@ -124,15 +124,15 @@ async def run_clients(
             )
             hooks = FileHooks(store.unpack_job, _flusher(store, plan.name), store.external_changes)
             members.append(MemberDaemon(route, plan.name, store.instance_id, store, faults=faults, hooks=hooks))
-        everyone = asyncio.gather(*(member.run(connect_seconds, on_ready) for member in members))
-        await first_of(everyone, _leave_when(stopping, members))
+        all_runs = asyncio.gather(*(member.run(connect_seconds, on_ready) for member in members))
+        await first_of(all_runs, _leave_on_stop(stopping, members))
     finally:
         for member in members:
             member.close()
         await route.close()
 
 
-async def _leave_when(stopping: asyncio.Event, members: list[MemberDaemon]) -> None:
+async def _leave_on_stop(stopping: asyncio.Event, members: list[MemberDaemon]) -> None:
     await stopping.wait()
     await asyncio.gather(*(member.leave() for member in members))
 
@@ -150,7 +150,7 @@ def _flusher(store: DiskStore, name: str) -> Callable[[FileId], None]:
 
     async def flush(file_id: FileId) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(_FLUSHING, store.flush_job(file_id))
+            await asyncio.get_running_loop().run_in_executor(_FLUSH_EXECUTOR, store.flush_job(file_id))
             store.record_flushed(file_id)
         except Exception as error:  # any error concerns only this file
             log.debug("%s: cannot flush a file: traceback:", name, exc_info=error)

@@ -29,10 +29,10 @@ REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
 """Bounds of the delay before a member joins again, before jitter."""
 STABLE_SESSION_SECONDS = 30.0
-"""After a session of at least this length, the next delay is the shortest. After a shorter one, the delay doubles."""
+"""A session of at least this length resets the delay. Until then, the delay doubles from attempt to attempt."""
 
 RETRY_ERRORS = (Unreachable, TimedOut, DuplicateInstance)
-"""Errors in joining that may be temporary: a later attempt may succeed."""
+"""Errors in joining after which a later attempt may succeed."""
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class ReverificationNeeded(SessionEnded):
 
 
 class Stopped(Exception):
-    """The server asked the member to stop, or a seeding is cancelled while the file is hashed."""
+    """The server asked the member to stop."""
 
 
 async def first_of(*awaitables: Awaitable[Any]) -> None:
@@ -96,7 +96,7 @@ class MemberDaemon:
         storage: the store of the member's files.
         source: whether the member is a source, which holds one file and requests none.
         faults: the faults to inject into received datagrams; None for none.
-        hooks: the store's further work on the member's files.
+        hooks: the work of the disk store besides storing chunks.
 
     Attributes:
         name: the member's name.

@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FileHooks:
-    """The work of a store on a member's files besides storing them.
+    """The work of a client's disk store besides storing chunks. The defaults do nothing.
 
     Attributes:
         unpack_job: returns a job that a thread runs before a verified file is finished; None if no job is needed.
-        on_finished: called with each file that has become visible.
-        external_changes: returns the finished files that another program has removed or changed.
+        on_finished: called with the id of each file that has become visible.
+        external_changes: returns the finished files that a user or another program has removed or changed.
     """
 
     unpack_job: Callable[[FileId], Callable[[], None] | None] = lambda _: None
@@ -61,8 +61,8 @@ class FileReconciler:
         name: the member's name.
         storage: the store of the member's files.
         reports: the queue of the member's reports.
-        hooks: the store's further work on the files.
-        on_store_failure: called with the error when the store as a whole no longer works: the member cannot continue.
+        hooks: the work of the disk store besides storing chunks.
+        on_store_failure: called with the error when the store as a whole has failed; it ends the member.
         faults: the faults to inject into received datagrams; None for none.
 
     Attributes:
@@ -100,7 +100,7 @@ class FileReconciler:
         self._storage_lock = asyncio.Lock()  # held while a thread verifies a file, and while an unpacking ends
 
     def begin_session(self) -> None:
-        """Forget the reports and declined files of the last session, as the server assigns every file again.
+        """Forget the reports and the declined files of the last session, as the server assigns every file again.
 
         Files that a user removed and files with contradictory digests stay declined.
         """
@@ -156,7 +156,7 @@ class FileReconciler:
         self._reports.add(Declined(file_id, declined.reason, declined.division, still_holds))
 
     def start_exchange(self, file_id: FileId) -> None:
-        """Allow requests for every chunk of a file."""
+        """Start the exchange of a file: from now on the member may request every chunk."""
         if file_id in self._declined:
             self._declined[file_id].exchange_started = True
         self.machine.exchange_started(file_id, now_ns())
@@ -173,7 +173,7 @@ class FileReconciler:
         log.info("%s: %s was removed from the network%s", self._name, title, self._reception.end(file_id))
 
     async def retry_declined(self) -> None:
-        """Try again to take declined files, until cancelled. The files then have no shares: these were reassigned."""
+        """Take declined files again when an attempt is due, until cancelled. Their shares have been reassigned."""
         while True:
             await asyncio.sleep(RETRY_SECONDS_MIN / 2)
             now = asyncio.get_running_loop().time()
@@ -271,7 +271,8 @@ class FileReconciler:
         reason = f"{path} was removed: put it back, or restart the client to have it fetched again, if others have it"
         log.warning("%s: %s", self._name, reason)
         self._forget(file_id)
-        self._note_declined(DeclinedFile(download.manifest, download.division, reason, True, path))
+        declined = DeclinedFile(download.manifest, download.division, reason, exchange_started=True, removed=path)
+        self._note_declined(declined)
 
     def _title(self, file_id: FileId) -> str:
         """Return a file's name for the log; the beginning of its id if the name is unknown."""
@@ -280,6 +281,7 @@ class FileReconciler:
         return plain_text(name) if name is not None else f"file {file_id.hex()[:12]}"
 
     def _forget(self, file_id: FileId) -> None:
+        """Forget a file and its unsent reports, and discard its stored data."""
         title = self._title(file_id)
         self._reports.forget(file_id)
         self.machine.file_dropped(file_id)

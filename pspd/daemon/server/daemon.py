@@ -66,12 +66,12 @@ async def run_server(
     network = NetworkDaemon(parameters, cache_chunks, hosts, data_port, stopping, faults, tuning)
     try:
         if port:
-            network.use_ledger(_ledger_of(state_dir, port))
+            network.use_ledger(_open_ledger(state_dir, port))
         server, bound = await serve(hosts, control_port, SERVICES, lambda server: register(server, network))
         network.address = address_text((host, bound))
         try:
             if not port:
-                ledger = _ledger_of(state_dir, bound)
+                ledger = _open_ledger(state_dir, bound)
                 ledger.clear()  # remove the records of an earlier server that had the same port by chance
                 network.use_ledger(ledger)
             data_port, profile = network.data_port, parameters.profile
@@ -85,7 +85,7 @@ async def run_server(
         await network.close()
 
 
-def _ledger_of(state_dir: Path, port: int) -> Ledger:
+def _open_ledger(state_dir: Path, port: int) -> Ledger:
     """Open the ledger for a control port. Servers that share a state folder have separate ledgers.
 
     Args:

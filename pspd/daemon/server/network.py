@@ -216,12 +216,12 @@ class NetworkDaemon:
         self._machine.member_left(session, "it left", now_ns())
         self._plane.pump()
 
-    def stop_clients(self, names: list[str], everyone: bool, force: bool = False) -> list[str]:
+    def stop_clients(self, names: list[str], all_clients: bool, force: bool = False) -> list[str]:
         """Ask clients to stop; return the names of the clients that were asked.
 
         Args:
             names: the names of the clients to ask.
-            everyone: whether to ask all clients instead.
+            all_clients: whether to ask all clients instead.
             force: whether to ask even if other clients need chunks that only these clients hold.
 
         Raises:
@@ -233,7 +233,7 @@ class NetworkDaemon:
             raise WrongState(
                 "the server was restarted, and not every client is back: try again in half a minute, or with --force"
             )
-        if everyone:
+        if all_clients:
             names = [member.name for member in self._machine.members.values() if not member.is_source]
         unknown = [name for name in names if name not in self._machine.members]
         if unknown:
