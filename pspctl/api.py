@@ -96,14 +96,16 @@ class ServerApi(Api[ServerClient]):
         """
         super().__init__(ServerClient(Peer(address)), loop_factory)
 
-    def changes(self, file: str, timeout_seconds: float | None) -> Iterator[status_service_pb2.WatchStatusResponse]:
+    def watch_status(
+        self, file: str, timeout_seconds: float | None
+    ) -> Iterator[status_service_pb2.WatchStatusResponse]:
         """Yield a snapshot of the network, then its changes, until the server ends the stream.
 
         Args:
             file: the id or name of the only file to include; empty for all files.
             timeout_seconds: the time after which the stream raises `TimedOut`; None for no limit.
         """
-        stream = self.client.changes(file, timeout_seconds)
+        stream = self.client.watch_status(file, timeout_seconds)
 
         async def following() -> status_service_pb2.WatchStatusResponse | None:
             return await anext(stream, None)

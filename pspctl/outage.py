@@ -149,7 +149,7 @@ def follow_status(
         mirror, answered = StatusMirror(), False
         failure: PspError = Unreachable(f"the server at {api.address} stopped: start it again with `pspd server`")
         try:
-            for change in api.changes(file, deadline.capped(WATCH_SECONDS)):
+            for change in api.watch_status(file, deadline.capped(WATCH_SECONDS)):
                 answered = True
                 outage.note_answer()
                 yield mirror.apply(change)

@@ -10,7 +10,7 @@ import sys
 def ensure_utf8() -> None:
     """Restart the process in Python's UTF-8 mode if its locale uses another encoding.
 
-    Call this function first: a restart replaces the running program. The process number stays the same. Names are sent
+    Call this function first: a restart replaces the running program. The process id stays the same. Names are sent
     as UTF-8 and are the same bytes on every disk, but in a Latin-1 locale Python cannot open a file with a Japanese
     name. The standard streams keep the encoding of the locale, or the one in ``PYTHONIOENCODING``.
     """

@@ -51,7 +51,7 @@ def no_home_error(kind: FolderKind, setting: str) -> StorageError:
         kind: the kind of folder that is needed.
         setting: the option or variable that sets another folder, such as ``--state-dir``.
     """
-    return StorageError(f"no {kind} folder: user {os.getuid()} has no home: set HOME, or name one with {setting}")
+    return StorageError(f"no {kind} folder: user {os.getuid()} has no home: set HOME, or name a folder with {setting}")
 
 
 def require_descriptors() -> None:

@@ -1,4 +1,4 @@
-"""Accepts TCP connections, and pauses when the system cannot, for example because no file descriptor is free."""
+"""Accepts TCP connections, and pauses if that fails, for example because no file descriptor is free."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class Acceptor:
-    """Accepts the connections of a listener from its creation on, and owns the listener.
+    """Accepts the connections of a listener, which it owns, until :meth:`close` is called.
 
     Args:
         listener: a listening, non-blocking socket.
         on_accept: called with each connection and its peer's address; if the call raises ``OSError``, the connection
             is closed.
         accepts_per_wakeup: the most connections to accept before the event loop continues. A high number suits bursts.
-            With 1, a wakeup does not need a second system call to find that no connection waits.
+            The number 1 saves the system call that finds that no further connection waits.
     """
 
     def __init__(

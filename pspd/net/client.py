@@ -37,8 +37,8 @@ CONNECTIONS_MAX = 256
 """The most connections for single transfers that may be open at the same time, in the classic profile."""
 
 PART_CHUNKS = 1024
-"""A delivery is received in parts that end at multiples of this number of chunks. Each part is stored and verified
-while it is in the processor's cache. In files of up to 1 TiB, a unit ends at each of these multiples too."""
+"""A delivery is received in parts, which end at multiples of this number of chunks or with the delivery. Each part is
+stored and verified while it is in the processor's cache. In files of up to 1 TiB, each multiple also ends a unit."""
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class DeliveryParts:
     """Provides memory for the deliveries on each connection, and stores the received parts.
 
     Args:
-        machine: the client's state machine; it is told which parts are stored (R10).
+        machine: the client's state machine, which records the stored chunks (R10).
         storage: the client's store, which writes and verifies the chunks.
         on_error: called with a file's id and the error if chunks of the file cannot be stored.
     """
@@ -142,13 +142,17 @@ class ClientPlane:
     # -- the session
 
     def listen(self, family: socket.AddressFamily) -> int:
-        """Open the port for deliveries on separate connections (classic), if it is not open; return its number."""
+        """Open the port for deliveries on separate connections (classic), unless it is open; return its number.
+
+        Raises:
+            PortTaken: no port can be opened.
+        """
         if self._acceptor is None:
             self._acceptor = Acceptor(bind_listener(_ANY_HOST[family], 0), self._accept, accepts_per_wakeup=1)
         return self._acceptor.port
 
     def join(self, session: int, server: Address, parameters: Parameters) -> None:
-        """End the current session, if any, and begin another: open the UDP socket and, in the fast profile, the link.
+        """End the current session, if any, and begin another: open the UDP socket and, if the profile is fast, a link.
 
         Args:
             session: the session number of the member.
@@ -243,9 +247,9 @@ class ClientPlane:
                 assert_never(effect)
 
     def _contribute(self, frame: Frame) -> None:
-        """Send a contribution over the link or a separate connection (R8), if possible now.
+        """Send a contribution over the link or a separate connection (R8); drop it if neither is possible now.
 
-        If the store cannot read the payload, have the file verified.
+        If the store cannot read the payload, report this with ``on_unreadable``.
         """
         try:
             payload = self._storage.payload(frame.file_id, frame.start, frame.stop)

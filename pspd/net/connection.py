@@ -89,7 +89,7 @@ class FrameConnection:
         self._budget = IoBudget.of_running_loop()
         self._receiver: FrameReceiver[FrameConnection] = FrameReceiver(handler)
         self._outgoing: deque[OutgoingFrame] = deque()
-        self._is_flush_pending = not connected  # also true while connecting, or while the kernel has no room
+        self._is_flush_pending = not connected  # a flush is under way, or follows once the socket is writable
         self._close_requested = False
         self._has_reader = self._has_writer = False
         self._read_timer: asyncio.TimerHandle | None = None
@@ -158,7 +158,7 @@ class FrameConnection:
         Args:
             frame: the head.
             payload: the payload; its memory belongs to the caller.
-            on_end: called with True when the kernel has the whole payload, or with False when the frame is dropped or
+            on_end: called with True when the kernel has the whole frame, or with False when the frame is dropped or
                 the connection closes first.
             on_unreadable: called if the payload's file can no longer be read. The connection is closed first, as the
                 rest of the frame is missing.

@@ -80,7 +80,7 @@ class DatagramSocket:
         return int(self._socket.getsockname()[1])
 
     def send(self, data: bytes, address: Address) -> None:
-        """Send a datagram. It may be lost; a sender that needs it to arrive repeats it (R11).
+        """Send a datagram. It may be lost; the sender repeats it if it must arrive (R11).
 
         Args:
             data: the datagram.
@@ -134,7 +134,7 @@ class DatagramSocket:
 
 
 class DatagramSockets:
-    """One UDP socket per local host, all with the same port. The socket that last received from a peer answers it.
+    """One UDP socket per local host, all with the same port. A peer gets its replies from the socket that it used last.
 
     Args:
         hosts: the local host of each socket, as a literal.

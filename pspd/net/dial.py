@@ -15,7 +15,7 @@ ATTEMPT_DELAY_SECONDS = 0.25
 """The delay before the next address is tried while earlier attempts are still under way (RFC 8305, section 5)."""
 
 LOGGED_FAILURES_MIN = 2
-"""The least number of failures in a row to log: a restart of the server causes a single failure."""
+"""The number of consecutive failures from which on they are logged: a restart of the server causes only one."""
 LOG_INTERVAL_SECONDS = 60.0
 LOGGED_ADDRESSES_MAX = 1000
 """The most addresses whose failures are counted. The address whose last failure is oldest is forgotten first."""
@@ -55,7 +55,7 @@ async def first_answering(addresses: Sequence[Address], timeout_seconds: float) 
 
 
 async def probe_tcp(address: Address, timeout_seconds: float) -> str | None:
-    """Open a TCP connection as a test, and close it again; return why the attempt failed.
+    """Open a TCP connection as a test, and close it again.
 
     Args:
         address: the address to connect to.
@@ -90,11 +90,11 @@ class DialLog:
         self._failures: dict[Address, tuple[int, float]] = {}  # failures in a row, time of the next log line
 
     def note_failure(self, address: Address, why: str) -> None:
-        """Count a failure; log the second failure in a row, then at most one per ``LOG_INTERVAL_SECONDS``.
+        """Count a failure; log the second consecutive failure, then at most one per ``LOG_INTERVAL_SECONDS``.
 
         Args:
             address: the address to which no connection could be opened.
-            why: the reason of the failure.
+            why: the reason for the failure.
         """
         count, next_log_at = self._failures.pop(address, (0, 0.0))
         count += 1

@@ -94,7 +94,7 @@ class Driver(Generic[E]):
         self.pump()
 
     def close(self) -> None:
-        """Execute no more effects, and cancel the timer."""
+        """Stop: execute no more effects, and cancel the timer."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""Injects network faults for tests and demonstrations: received datagrams are lost, duplicated and reordered."""
+"""Injects network faults for tests and demonstrations: drops, duplicates and reorders received datagrams."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Faults:
     Attributes:
         loss: the probability that a received datagram is dropped.
         duplicate: the probability that a datagram is delivered twice, if it is neither dropped nor reordered.
-        reorder: the probability that a datagram that is not dropped is delayed until after the next one that is not
-            dropped. At most one is delayed at a time.
+        reorder: the probability that a datagram that is not dropped is delayed, and delivered after the next such
+            datagram. At most one datagram is delayed at a time.
         seed: the seed of the random numbers.
     """
 
@@ -46,7 +46,9 @@ class Faults:
                 raise BadArgument(f"faults {text!r}: {part!r} has no number: write for example loss=0.3") from None
             is_probability = name in ("loss", "duplicate", "reorder") and 0 <= values[name] <= 1
             if not is_probability and not (name == "seed" and isfinite(values[name])):
-                raise BadArgument(f"faults {text!r}: {part!r} is none of loss, duplicate, reorder (0 to 1), seed")
+                raise BadArgument(
+                    f"faults {text!r}: {part!r} is not allowed: set loss, duplicate or reorder from 0 to 1, or seed"
+                )
         seed = int(values.pop("seed", 0))
         return Faults(**values, seed=seed)
 

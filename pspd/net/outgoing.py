@@ -30,11 +30,11 @@ class OutgoingFrame:
         frame: the head.
         payload: the payload. Its memory belongs to the caller. A file's descriptor is duplicated, because the caller
             may close its own before the last byte is sent.
-        on_end: called by the link with True when the kernel has the whole payload, or with False when it never will.
-        on_unreadable: called by the link if the payload's file can no longer be read.
+        on_end: called by the connection with True when the kernel has the whole frame, or with False if it never will.
+        on_unreadable: called by the connection if the payload's file can no longer be read.
 
     Raises:
-        OSError: the process is out of descriptors.
+        OSError: no file descriptor is free.
     """
 
     __slots__ = ("_file", "_views", "on_end", "on_unreadable")

@@ -104,7 +104,7 @@ class ReconnectingLink:
         self._timer = self._loop.call_later(STABLE_SECONDS, self._note_stable)
 
     def note_closed(self, connection: FrameConnection) -> None:
-        """Schedule the next attempt, as the current link was closed; record a failure if the link was not stable."""
+        """Schedule the next attempt after the current link was closed; record a failure if the link was not stable."""
         self.current = None
         self._cancel_timer()
         if not self._is_stable:

@@ -35,7 +35,7 @@ class ServerPlane:
         machine: the server's state machine.
         execute_control: called with each control effect, to execute it.
         hosts: the hosts to listen on, as literals: see ``listen_hosts``.
-        port: the number of both the UDP and the TCP port; 0 for any.
+        port: the number of both the UDP and the TCP port; 0 for any free one.
         faults: the faults to inject into received datagrams; None for none.
 
     Raises:
@@ -54,7 +54,7 @@ class ServerPlane:
         self._execute_control = execute_control
         self._loop = asyncio.get_running_loop()
         self._driver: Driver[ServerEffect] = Driver(machine, self._execute)
-        self._sessions: dict[FrameConnection, int] = {}  # by accepted connection; 0 without a LINK frame
+        self._sessions: dict[FrameConnection, int] = {}  # of each accepted connection; 0 without a LINK frame
         self._links: dict[int, FrameConnection] = {}  # the link of each session
         self._delivery_connections: set[FrameConnection] = set()  # dialled connections, each for one delivery
         self._receptions: dict[FrameConnection, Reception] = {}  # of the contribution in progress on each connection
@@ -123,7 +123,7 @@ class ServerPlane:
         return connection
 
     def _delivery_ended(self, delivery: Deliver, sent: bool) -> None:
-        """Tell the machine that the kernel has all bytes of a delivery, or that it failed: its views are free again."""
+        """Tell the machine that the kernel has all bytes of a delivery, or that it failed. Its memory is free again."""
         report = self._machine.delivery_sent if sent else self._machine.delivery_failed
         report(delivery.session, delivery.number, now_ns())
         self.pump()
@@ -180,7 +180,7 @@ class ServerPlane:
         connection.close()
 
     def _identify(self, connection: FrameConnection, session: int) -> None:
-        """Assign a link to a session and close the session's previous link; close the link of an unknown session."""
+        """Make a connection the link of a session, and close the previous link; if the session is unknown, close it."""
         if not self._machine.link_opened(session, now_ns()):
             connection.close()
             return

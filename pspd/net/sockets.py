@@ -24,6 +24,7 @@ DEFER_ACCEPT_SECONDS = 1
 PORT_TRIES = 20
 """The most ports to try until one is free on all hosts."""
 
+# Linux's numbers of the options of socket(7), which Python does not name.
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 
@@ -37,7 +38,7 @@ class PortRefused(PortTaken):
 
 
 def listen_hosts(host: str, port: int) -> tuple[list[str], int]:
-    """Return the host literals and the port to listen on, after checking that TCP can listen there.
+    """Resolve a host; return the literals and the port to listen on, after a test with TCP sockets.
 
     A name stands for all of its addresses that this machine has. ``0.0.0.0`` and ``::`` both stand for every address
     of this machine, IPv4 and IPv6, as they do for gRPC.
@@ -198,7 +199,7 @@ def start_connect(address: Address, *, persistent: bool = False) -> socket.socke
 
     Args:
         address: the address to connect to.
-        persistent: whether the connection is to carry many transfers.
+        persistent: whether the connection carries many transfers.
 
     Raises:
         OSError: the attempt fails at once.

@@ -1,7 +1,7 @@
 """Limits the size of the requests of each method, before a request is parsed.
 
-Parsing is expensive: two bytes on the wire may become an object of a hundred bytes. Requests without a long list are
-limited to 1 to 24 KiB. The limit of other requests is the sum of the limits of their fields.
+Parsing is expensive: two bytes on the wire may become an object of a hundred bytes. Requests without a manifest or
+a long list are limited to 1 to 24 KiB. The limit of other requests is the sum of the limits of their fields.
 """
 
 from __future__ import annotations
@@ -90,4 +90,6 @@ def validate_request_size(method: str, size_bytes: int) -> None:
     most = REQUEST_BYTES_MAX.get(method, FIXED_BYTES_MAX)
     if size_bytes > most:
         name = method.rpartition("/")[2]
-        raise LimitReached(f"this {name} request has {size_text(size_bytes)}, the most is {size_text(most)}")
+        raise LimitReached(
+            f"this {name} request has {size_text(size_bytes)}, but at most {size_text(most)} are allowed"
+        )

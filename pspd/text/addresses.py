@@ -63,7 +63,7 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
         raise BadArgument(f"{text!r} is not an address: write HOST:PORT, such as {DEFAULT_LISTEN}")
     port = default_port if bare or match is None or match["port"] is None else int(match["port"])
     if port > PORT_MAX:
-        raise BadArgument(f"{text!r} has no such port: name one from 0 to {PORT_MAX}")
+        raise BadArgument(f"{text!r} has a port that is too large: name one from 0 to {PORT_MAX}")
     if _is_ipv6(host) and IPv6Address(host).is_link_local and "%" not in host:
         shown = address_text((f"{host}%eth0", port))
         raise BadArgument(f"{text!r} is link-local: name its interface too, such as {shown}")

@@ -85,11 +85,11 @@ def test_daemon_under_nohup_ignores_hangup(network: Network) -> None:
     [
         (
             "pspd server",
-            "pspd server: error: no state folder: user {} has no home: set HOME, or name one with --state-dir",
+            "pspd server: error: no state folder: user {} has no home: set HOME, or name a folder with --state-dir",
         ),
         (
             "pspctl context add lab 127.0.0.1:1",
-            "pspctl: error: no config folder: user {} has no home: set HOME, or name one with PSPCTL_CONFIG_DIR",
+            "pspctl: error: no config folder: user {} has no home: set HOME, or name a folder with PSPCTL_CONFIG_DIR",
         ),
     ],
 )
@@ -119,5 +119,5 @@ def test_launch_without_home_says_what_to_name(network: Network) -> None:
             network.address = json.loads(process.stdout.readline())["listen"]
             done = network.ctl("launch", 1, code=1)
             process.terminate()
-    message = f"no data folder: user {NOBODY} has no home: set HOME, or name one with --dir"
+    message = f"no data folder: user {NOBODY} has no home: set HOME, or name a folder with --dir"
     assert done.stderr == f"pspctl: error: {message}\n"

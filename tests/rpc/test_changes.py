@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pspd.rpc.server.status_messages import changes
+from pspd.rpc.server.status_messages import status_change
 from pspd.v1 import network_pb2, status_service_pb2
 
 
@@ -14,14 +14,14 @@ def status(*names: str, files: tuple[str, ...] = ()) -> status_service_pb2.GetSt
 
 
 def test_snapshot_first_then_changes() -> None:
-    first = changes(None, status("a"))
+    first = status_change(None, status("a"))
     assert first is not None
     assert first.snapshot
-    then = changes(status("a"), status("a", "b"))
+    then = status_change(status("a"), status("a", "b"))
     assert then is not None
     assert not then.snapshot
     assert [client.name for client in then.clients] == ["b"]
-    assert changes(status("a"), status("a")) is None
+    assert status_change(status("a"), status("a")) is None
 
 
 def test_snapshot_again_after_a_removal() -> None:
@@ -30,7 +30,7 @@ def test_snapshot_again_after_a_removal() -> None:
         (status("a", files=("f", "g")), status("a", files=("g",))),
         (status("a", files=("f",)), status("a")),
     ):
-        change = changes(seen, now)
+        change = status_change(seen, now)
         assert change is not None
         assert change.snapshot
         assert change.clients == now.clients

@@ -15,7 +15,7 @@ from pspd.errors import BadArgument, LimitReached
 from pspd.rpc import translate
 from pspd.rpc.limits import INSTANCE_ID_BYTES, STOP_NAMES_MAX, WATCH_INTERVAL_MS_MAX
 from pspd.rpc.server.requests import Context
-from pspd.rpc.server.status_messages import changes
+from pspd.rpc.server.status_messages import status_change
 from pspd.store.digests import blake3_digest
 from pspd.v1 import cache_service_pb2 as cache
 from pspd.v1 import (
@@ -208,7 +208,7 @@ class ControlServicer(
         while True:
             began = time.perf_counter()
             current = self._network.status(request.file, with_file_clients=request.with_file_clients)
-            change = changes(seen, current)
+            change = status_change(seen, current)
             pause_seconds = WATCH_PAUSE_FACTOR * (time.perf_counter() - began)
             if change is not None:
                 yield change

@@ -26,7 +26,7 @@ from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import membership_service_pb2_grpc, network_pb2
 
 LEASE_SECONDS_MIN = 4.0
-"""The shortest lease that a member assumes. It renews a lease four times in this time, so at most once a second."""
+"""The shortest lease that a member assumes. It renews its lease four times per lease, so at most once a second."""
 REPORT_SECONDS = 60.0
 """How long a call with reports may take. A busy server answers late, and a repeated report only adds load. The
 keepalive detects a dead connection."""
@@ -105,8 +105,8 @@ def share_count_from_pb(share_count: int, server: str) -> int:
     """
     if share_count > SHARE_COUNT_MAX:
         raise PspError(
-            f"the server at {server} asks for {share_count} shares: {SHARE_COUNT_MAX} are the most: name another with"
-            " --server"
+            f"the server at {server} asks for {share_count} shares, but a file has at most {SHARE_COUNT_MAX}: name"
+            " another server with --server"
         )
     return share_count
 

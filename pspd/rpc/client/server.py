@@ -43,7 +43,7 @@ class ServerClient(DaemonClient):
         request = status_service_pb2.GetStatusRequest(file=file, with_file_clients=with_file_clients)
         return await self._call(self._status.GetStatus, request)
 
-    def changes(
+    def watch_status(
         self, file: str, timeout_seconds: float | None
     ) -> AsyncGenerator[status_service_pb2.WatchStatusResponse, None]:
         """Yield a snapshot of the network, then its changes, until the server ends the stream.

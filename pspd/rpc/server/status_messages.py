@@ -140,10 +140,10 @@ def _seconds(start: int | None, stop: int | None, now: int) -> float:
     return ((now if stop is None else stop) - start) / SECOND_NS
 
 
-def changes(
+def status_change(
     seen: status_service_pb2.GetStatusResponse | None, status: status_service_pb2.GetStatusResponse
 ) -> status_service_pb2.WatchStatusResponse | None:
-    """Return the clients, files and cache that differ in two statuses, for a watcher; None if all are the same.
+    """Return the message that tells a watcher what differs in two statuses; None if nothing differs.
 
     Elapsed times and the server's own state are not compared. If `seen` is None, or one of its clients or files is
     gone, return the whole status.
