@@ -220,7 +220,7 @@ class LocalNetwork:
             self._clients.append(self._daemon(f"client-{first_index}", arguments))
         self._wait_ready(deadline)
 
-    def check(self) -> None:
+    def require_running(self) -> None:
         """Raise PspError if a daemon has ended; the message quotes the last line of the daemon's log."""
         for daemon in [*self._clients, *self._servers]:
             if daemon.has_ended:

@@ -54,7 +54,7 @@ class OutagePolicy(RetryPolicy):
         self._has_answered = True
         super().note_answer()
 
-    def check(self) -> None:
+    def require_time_left(self) -> None:
         """Raise an error if the command must not wait any longer for the server.
 
         Raises:
@@ -66,16 +66,16 @@ class OutagePolicy(RetryPolicy):
         if self.is_down and self.outage_seconds >= OUTAGE_SECONDS_MAX:
             raise Unreachable(self._lost_text(f"{OUTAGE_SECONDS_MAX:.15g} s"))
 
-    def wait(self, error: PspError) -> None:
+    def wait_and_reopen(self, error: PspError) -> None:
         """Record a failed attempt, pause, and reopen the connection for the next attempt.
 
         Raises:
-            PspError: `error`, if the server has never answered; otherwise as in `check`.
+            PspError: `error`, if the server has never answered; otherwise as in `require_time_left`.
         """
         if not self._has_answered:
             raise error
         pause = self.pause_after(error)
-        self.check()
+        self.require_time_left()
         time.sleep(self.deadline.capped(pause))
         self.api.reopen()
 
@@ -83,13 +83,13 @@ class OutagePolicy(RetryPolicy):
         """Repeat a call until the server answers; return the result.
 
         Raises:
-            PspError: the server answered with an error, or as in `wait`.
+            PspError: the server answered with an error, or as in `wait_and_reopen`.
         """
         while True:
             try:
                 answer = self.api.run(call())
             except (Unreachable, TimedOut) as error:
-                self.wait(error)
+                self.wait_and_reopen(error)
             else:
                 self.note_answer()
                 return answer
@@ -142,7 +142,7 @@ def follow_status(
     Raises:
         TimedOut: the deadline passed.
         NotFound: the network has no such file.
-        PspError: as in `check` and in `OutagePolicy.wait`.
+        PspError: as in `check` and in `OutagePolicy.wait_and_reopen`.
     """
     api, deadline = outage.api, outage.deadline
     while True:
@@ -162,4 +162,4 @@ def follow_status(
                 continue
             failure = error
         check()
-        outage.wait(failure)
+        outage.wait_and_reopen(failure)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # `pspd.daemon.source` imports the whole client
     from pspd.daemon.source import SeedProgress
 
 CHECK_SECONDS = 0.5
+"""The pause between two checks of the deadline and of the server while the source runs."""
 LEAVE_SECONDS = 5.0
 """How long a source may take to leave the network after it was cancelled."""
 NOT_YET_SEEDED = (None, "seeding")
@@ -184,7 +185,7 @@ def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] =
     Raises:
         TimedOut: the deadline passed; the message says how far the seeding is.
         WrongState: without a deadline, all clients of the file have been lost for a full lease.
-        PspError: as in `pspd.daemon.source.seed`, in `OutagePolicy.check` and in `check`.
+        PspError: as in `pspd.daemon.source.seed`, in `OutagePolicy.require_time_left` and in `check`.
         PartlySeeded: the user interrupted the command while the source was giving the clients their shares.
     """
     steps = _StepTracker(outage)
@@ -216,8 +217,8 @@ async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _StepTracker, check:
     )
     try:
         while not (await asyncio.wait([work], timeout=deadline.capped(CHECK_SECONDS)))[0]:
-            has_passed = deadline.has_passed  # read first: if the server is lost too, the error of `check` says more
-            outage.check()
+            has_passed = deadline.has_passed  # read before the next call: its error says more
+            outage.require_time_left()
             if has_passed:
                 raise TimedOut(_not_seeded_text(plan, deadline, steps.last_step))
             _require_client(plan, deadline, steps.last_step)

@@ -139,11 +139,11 @@ def _distribute(
         network.start(server_arguments, deadline)
         with ServerApi(network.server_address, loop_factory()) as api:
             outage = OutagePolicy(api, deadline, progress)
-            file_id = run_source(SeedPlan(path, client_count=client_count), outage, network.check)
-            file = wait_until_complete(outage, file_id, WaitPolicy(deadline, client_count), network.check)
+            file_id = run_source(SeedPlan(path, client_count=client_count), outage, network.require_running)
+            file = wait_until_complete(outage, file_id, WaitPolicy(deadline, client_count), network.require_running)
             cache = api.run(api.client.cache())
     except PspError:
-        network.check()  # if a daemon died, its error is the cause
+        network.require_running()  # if a daemon died, its error is the cause
         raise
     copies = [folder / name_of(path) for folder in network.folder.client_folders]
     return {**seed_view(file, cache), "verified_client_count": verified_count(path, copies)}

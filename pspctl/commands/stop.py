@@ -118,7 +118,7 @@ class _Drain:
             TimedOut: the deadline passed.
             WrongState: there is no deadline, and no other client can take what these clients hold.
             NotFound: a named client was not connected at the start.
-            PspError: as in `OutagePolicy.wait`.
+            PspError: as in `OutagePolicy.wait_and_reopen`.
         """
         refusal_count = 0
         while True:
@@ -133,7 +133,7 @@ class _Drain:
                     raise TimedOut(f"not drained after {self.outage.deadline.timeout_text}: {error}") from error
                 time.sleep(DRAIN_RETRY_SECONDS)
             except (TimedOut, Unreachable) as error:
-                self.outage.wait(error)
+                self.outage.wait_and_reopen(error)
 
     def _stop(self, *, skip_gone: bool) -> list[str]:
         """Ask the clients to stop; return the names of the clients asked.

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 NAME_WIDTH_COMFORTABLE = 16
-"""Optional columns are dropped before names become narrower than this. All widths count Latin characters."""
+"""Optional columns are dropped before names become narrower than this. The unit of widths is one Latin character."""
 NAME_WIDTH_MIN = 8
 """Names never become narrower than this; the terminal folds a table that is still too wide."""
 GAP_WIDTH = 2
@@ -86,21 +86,21 @@ class FittedTable:
         line.rstrip()
         return line
 
-    def _kept_columns(self, widths: list[int], max_width: int) -> list[int]:
+    def _kept_columns(self, widths: list[int], width_max: int) -> list[int]:
         """Return the indexes of the columns to show; `widths` are the columns' widths without shortening."""
         kept = list(range(len(widths)))
         optional = sorted((column.drop_order, index) for index, column in enumerate(self._columns) if column.drop_order)
         comfortable = min(widths[self._name_index], NAME_WIDTH_COMFORTABLE)
         for _, index in optional:
-            if _remaining_width(widths, kept, self._name_index, max_width) >= comfortable:
+            if _remaining_width(widths, kept, self._name_index, width_max) >= comfortable:
                 break
             kept.remove(index)
         return kept
 
 
-def _remaining_width(widths: list[int], kept: list[int], name_index: int, max_width: int) -> int:
-    """Return the part of `max_width` that the other columns in `kept` leave to the column of names."""
-    return max_width - sum(widths[index] + GAP_WIDTH for index in kept if index != name_index)
+def _remaining_width(widths: list[int], kept: list[int], name_index: int, width_max: int) -> int:
+    """Return the part of `width_max` that the other columns in `kept` leave to the column of names."""
+    return width_max - sum(widths[index] + GAP_WIDTH for index in kept if index != name_index)
 
 
 def shortened(text: str, width_max: int) -> str:

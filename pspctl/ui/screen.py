@@ -18,7 +18,9 @@ LOST_ROWS_MAX = 3
 """The largest number of lost clients above the other clients with problems: hundreds of clients may stay lost."""
 SOURCE_ROWS_MAX = 2
 TEXT_LINES_MAX = 4
+"""The largest number of lines about stalled files, and about the problems of clients."""
 CLIENT_ROWS_MIN = 3
+"""Files and the exchange leave lines for this many clients, if there are as many to show."""
 
 Row = TypeVar("Row")
 
@@ -172,7 +174,7 @@ def _ranked_clients(
 ) -> list[ClientView]:
     """Return the clients sorted by condition: lost, incomplete, declined, complete.
 
-    Incomplete clients are sorted by the number of chunks that they hold. Lost clients beyond the first
+    Incomplete clients are in ascending order of the number of chunks that they hold. Lost clients beyond the first
     `LOST_ROWS_MAX` come after the clients that declined a file.
     """
     groups: dict[str, list[ClientView]] = {"lost": [], "incomplete": [], "declined": [], "complete": []}

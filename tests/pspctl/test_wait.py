@@ -244,9 +244,9 @@ def test_outage_at_deadline_is_a_timeout(fake: FakeServer) -> None:
     with ServerApi(fake.address) as api:
         policy = outage.OutagePolicy(api, Deadline(0.01), Progress())
         policy.note_answer()
-        policy.wait(Unreachable("gone"))
+        policy.wait_and_reopen(Unreachable("gone"))
         with pytest.raises(TimedOut, match=r"was lost and has not come back for 0.01 s: start it again"):
-            policy.wait(Unreachable("gone"))
+            policy.wait_and_reopen(Unreachable("gone"))
 
 
 def test_connection_broken_after_deadline_is_a_timeout(fake: FakeServer) -> None:
