@@ -1,4 +1,4 @@
-"""A server machine by itself on a bench, with clients that do exactly what a test says."""
+"""A test bench: a server machine without sockets, and members that do exactly what a test says."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def address_of(name: str) -> Address:
 
 
 def raised(effects: list[ServerEffect]) -> list[ServerEffect]:
-    """Return these effects. Raise an error that the machine met while it served a member."""
+    """Return these effects; if one of them reports an internal error of the server, raise this error."""
     for effect in effects:
         if isinstance(effect, MemberFailed):
             raise effect.error
@@ -50,10 +50,10 @@ def raised(effects: list[ServerEffect]) -> list[ServerEffect]:
 
 
 class ServedAtOnce:
-    """A proxy of a server machine or one of its parts, which follows up on changes after every call, not only in poll.
+    """A proxy of a server machine or of one of its parts. After every call, it processes changes, as ``poll`` does.
 
-    A test sees at once what an input led to, and the invariants are checked after every input. It is a proxy because
-    the core may be compiled, and compiled methods cannot be replaced.
+    So a test sees the consequences of an input at once, and the invariants are checked after every input. It is a proxy
+    because the core may be compiled, and methods of compiled classes cannot be replaced.
     """
 
     def __init__(self, part: object, machine: ServerMachine, *, checked: bool) -> None:
@@ -81,7 +81,7 @@ class ServedAtOnce:
 class Bench:
     """A server machine, and the time.
 
-    Requests, contributions and reports of the driver are a millisecond apart, so that none is batched with another.
+    Requests, contributions and sent deliveries are a millisecond apart, so that none is batched with another.
     """
 
     def __init__(
@@ -125,15 +125,15 @@ class Bench:
         return self.machine._pending.table_of(file.file_id).fetches
 
     def demand(self, file: SharedFile) -> FileDemand:
-        """Return what all clients want of a file."""
+        """Return the demand of all clients for a file."""
         return self.machine.demand.of_file(file.file_id)
 
     def state(self, member: Member, file: SharedFile) -> RequestState:
-        """Return a member's request of a file."""
+        """Return a member's request for a file."""
         return self.machine.demand.state(member, file)
 
     def holder(self, member: Member) -> HolderRecord:
-        """Return a member as a holder."""
+        """Return the holder record of a member."""
         return self.machine._pending.holder_of(member)
 
     def quota_used_chunks(self, member: Member) -> int:
@@ -172,7 +172,7 @@ class Bench:
         return manifest.divided(share_count, read_at, blake3_digest)
 
     def seed(self, name: str, chunk_count: int, *, hold_back: bool = False, terms: Terms = ONE_COPY) -> SharedFile:
-        """Announce and divide a file; its source is "source of ..."."""
+        """Announce and divide a file. The name of its source is "source of" and the file's name."""
         source = self.join(f"source of {name}", source=True)
         manifest = self.manifest(name, chunk_count, len(self.server.sessions.heard_clients()))
         self.server.catalogue.announce(manifest, source.session, terms)
@@ -241,12 +241,12 @@ class Bench:
         return True
 
     def sent(self, member: Member, number: int) -> None:
-        """Report that the kernel has taken all of a delivery."""
+        """Tell the machine that the kernel has taken a whole delivery."""
         self.now += MILLISECOND_NS
         self.server.delivery_sent(member.session, number, self.now)
 
     def pass_time(self, duration_ns: int) -> None:
-        """Let time pass, and the machine handle its timers."""
+        """Let time pass, and let the machine handle its timers."""
         end = self.now + duration_ns
         while (deadline := self.server.next_timeout()) is not None and deadline <= end:
             self.now = max(self.now, deadline)
@@ -254,7 +254,7 @@ class Bench:
         self.now = end
 
     def live(self, duration_ns: int, *, deaf: Collection[Member] = ()) -> None:
-        """Let time pass while every member renews its lease and sends hellos; deaf members report no round trip."""
+        """Let time pass. All members renew their leases and send hellos; deaf members do not confirm the downlink."""
         end = self.now + duration_ns
         while self.now < end:
             for member in list(self.server.members.values()):

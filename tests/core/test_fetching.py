@@ -1,4 +1,4 @@
-"""Fetches: which chunks, from which holders, and what happens if no contribution arrives."""
+"""Fetches: their ranges and holders, and retransmission if no contribution arrives."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TestFetching:
         entries = [(entry.start, entry.stop, entry.responder) for entry in bench.asked("a")]
         assert entries == [(2, 4, b.session), (4, 6, a.session)]
 
-    def test_fetches_of_one_holder_are_joined(self) -> None:
+    def test_fetches_of_one_holder_are_merged(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, broadcast_pacing_ns=100 * MILLISECOND_NS))
         clients = [bench.join(name) for name in "abcd"]
         file = bench.seed("f", 8)
@@ -94,7 +94,7 @@ class TestFetching:
         for index in (3, 1, 2):
             bench.ask(clients[index], file, (2 * index, 2 * index + 2))
         assert bench.contribute(bench.frame(source, file, 0, 2))
-        assert bench.asked(source.name) == []  # a broadcast was only a moment ago
+        assert bench.asked(source.name) == []  # broadcasts are paced
         while not (asked := bench.asked(source.name)):
             bench.pass_time(MILLISECOND_NS)
         entries = [(entry.start, entry.stop, entry.responder) for entry in asked]
@@ -143,7 +143,7 @@ class TestFetching:
         pending.abandon(next(iter(bench.fetches(file))))
         assert state.expected_chunks == 0
 
-    def test_requests_join_a_fetch_or_hit_the_cache(self) -> None:
+    def test_requests_are_aggregated_or_hit_the_cache(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
@@ -157,7 +157,7 @@ class TestFetching:
         for deliver in delivers:
             assert b"".join(deliver.views) == bench.data[file.file_id][2048:4096]
             bench.sent(deliver, deliver.number)
-        bench.ask(c, file, (2, 3))  # what was promised is acknowledged or on its way: nothing new
+        bench.ask(c, file, (2, 3))  # both chunks are acknowledged or in flight
         assert bench.effects(Deliver) == []
         bench.ask(c, file, (2, 3), acknowledged=delivers[1].number)
         assert len(bench.effects(Deliver)) == 1
@@ -172,12 +172,12 @@ class TestFetching:
         (asked,) = bench.asked("a")
         assert bench.contribute(bench.frame(b, file, asked.start, asked.stop))
         assert [(each.frame.start, each.frame.stop) for each in bench.delivered(a)] == [(10, 12), (12, 14)]
-        bench.ask(c, file, (10, 20), window_chunks=3)  # hits, in part
+        bench.ask(c, file, (10, 20), window_chunks=3)  # only a part of the hits
         assert [(each.frame.start, each.frame.stop) for each in bench.delivered(c)] == [(10, 11), (11, 12), (12, 13)]
         bench.ask(a, file, (10, 30), window_chunks=0)
         assert bench.effects(Deliver) == []
 
-    def test_window_bounds_joined_fetches(self) -> None:
+    def test_window_bounds_aggregated_fetches(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 30)
@@ -250,14 +250,14 @@ class TestFetching:
         assert len(bench.delivered(a)) == 1
 
     def test_client_without_a_link_leaves_the_queue(self) -> None:
-        """Chunks that are cached too late for it are not fetched for it again."""
+        """Chunks that are cached after its link is lost are not fetched for it again."""
         bench = Bench(cache_chunks=8, tuning=QUARTER_FRAMES)
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 30)
         d = bench.join("d")
         bench.ask(a, file, (10, 18))  # fills the cache
-        bench.ask(d, file, (18, 20))  # is first in line,
-        bench.ask(c, file, (10, 20), window_chunks=9)  # is second, with room in its window for one chunk
+        bench.ask(d, file, (18, 20))  # is first in the queue
+        bench.ask(c, file, (10, 20), window_chunks=9)  # is second; its window has room for one chunk
         bench.server.resize_cache(10, bench.now)
         asked = bench.asked("a")
         assert (asked[-1].start, asked[-1].stop) == (18, 20)
@@ -268,7 +268,7 @@ class TestFetching:
         bench.sent(d, deliver.number)
         assert bench.asked("a") == []
 
-    def test_new_link_loses_what_the_old_one_carried(self) -> None:
+    def test_deliveries_over_a_replaced_link_are_lost(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -293,12 +293,12 @@ class TestFetching:
         bench.ask(a, file, (2, 4))
         (deliver,) = bench.delivered(a)
         bench.sent(a, deliver.number)
-        bench.sent(a, deliver.number)  # twice is once
+        bench.sent(a, deliver.number)  # a second report changes nothing
         assert file.traffic.delivered_bytes == 1024 + 924
         bench.server.member_left(a.session, "gone", bench.now)
-        bench.server.delivery_failed(a.session, deliver.number, bench.now)  # of one who is gone
+        bench.server.delivery_failed(a.session, deliver.number, bench.now)  # the client has left
 
-    def test_failed_delivery_leaves_those_of_other_files_in_flight(self) -> None:
+    def test_failed_delivery_affects_no_other_file(self) -> None:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         first, second = bench.exchange("f", 4), bench.exchange("g", 6)
@@ -311,14 +311,14 @@ class TestFetching:
         assert list(bench.state(a, first).in_flight) == numbers[:1]
         assert not bench.state(a, second).in_flight
 
-    def test_silent_holder_is_asked_again_and_then_everyone(self) -> None:
+    def test_silent_holder_is_asked_again_then_all_holders(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
         bench.reach(c, file, Milestone.COMPLETE)
         d = bench.join("d")
         bench.ask(a, file, (2, 4))
-        bench.ask(d, file, (2, 4), window_chunks=1)  # waits for a part of it
+        bench.ask(d, file, (2, 4), window_chunks=1)  # waits for a part of the fetch
         responders = []
         for _ in range(4):
             found = bench.asked("a")
@@ -327,7 +327,7 @@ class TestFetching:
             assert deadline is not None
             bench.pass_time(deadline - bench.now)
         assert responders[:3] == [b.session, c.session, b.session]
-        # Everyone is asked unit by unit: not every holder has the same of it.
+        # All holders are asked unit by unit, because they hold different units.
         assert responders[3:] == [EVERY_HOLDER, EVERY_HOLDER]
         number = bench.machine._pending._last_broadcast_number
         assert bench.contribute(bench.frame(c, file, 3, 4, number))
@@ -350,7 +350,7 @@ class TestFetching:
         assert asked[0] == (10, 14)
         assert {(10, 11), (11, 12), (12, 13), (13, 14)} <= set(asked)
 
-    def test_unanswered_fetch_is_given_up_and_restarted(self) -> None:
+    def test_unanswered_fetch_is_abandoned_and_restarted(self) -> None:
         bench = Bench(CLASSIC, 4)
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -417,7 +417,7 @@ class TestFetching:
         assert [asked.start for asked in bench.asked("a")] == [first.start]
 
     def test_contributions_of_one_holder_may_overlap(self) -> None:
-        """A holder that begins to answer a later broadcast has not lost the one that it is answering."""
+        """A fetch whose contribution is being received is not presumed lost when a later broadcast is answered."""
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 8)
@@ -511,7 +511,7 @@ class TestFetching:
             for deliver in delivers:
                 bench.sent(quick, deliver.number)
         bench.server.poll()
-        # What was in its way is gone: it is served what is cached.
+        # The quota is free again: the cached chunks are delivered.
         bench.sent(slow, stuck[0].number)
         assert len(bench.delivered(slow)) == 1
 

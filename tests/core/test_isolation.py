@@ -1,4 +1,4 @@
-"""An error while one member is served does not affect the others; refused reports leave no state behind."""
+"""An error while the server serves one member does not affect the others. Refused reports change nothing."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tests.core.bench import Bench
 
 
 def exchange() -> tuple[Bench, dict[str, Member], SharedFile]:
-    """Return a file of eight chunks, of which a, b, c and d hold two each."""
+    """Return a file of eight chunks. The clients a, b, c and d hold two chunks each."""
     bench = Bench(at_once=False)
     members = {name: bench.join(name) for name in "abcd"}
     return bench, members, bench.exchange("f", 8)
 
 
 def outcome(effects: list[ServerEffect]) -> tuple[list[str], list[int]]:
-    """Return the members that failed, and the sessions of the deliveries."""
+    """Return the names of the members that failed, and the session numbers of the deliveries."""
     failed = [effect.name for effect in effects if isinstance(effect, MemberFailed)]
     return failed, [effect.session for effect in effects if isinstance(effect, Deliver)]
 
@@ -108,7 +108,7 @@ class TestServing:
                 bench.server.contribution_received(reception, bench.now)
             assert outcome(bench.machine.poll()) == ([], [])
 
-    def test_member_may_leave_before_the_poll_that_follows_up(self) -> None:
+    def test_member_may_leave_before_the_next_poll(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, reachability_ns=5 * SECOND_NS), at_once=False)
         member = bench.join("a")
         file = bench.exchange("f", 2)

@@ -37,7 +37,17 @@ T = TypeVar("T")
 
 @dataclass
 class Entry:
-    """The model of a fetch: session is that of the named holder, number that of its last broadcast."""
+    """The model of a fetch.
+
+    Attributes:
+        file: the index of the file.
+        span: the range.
+        session: the session number of the named holder; None if every holder is asked.
+        number: the number of the latest broadcast; 0 before the first.
+        was_asked: whether the fetch, or the fetch from which it was cut, was broadcast.
+        is_queued: whether the fetch waits to be broadcast.
+        sender: the session number of the member that is sending the range; None if no member is.
+    """
 
     file: int
     span: Range
@@ -84,7 +94,7 @@ class PendingMachine(RuleBasedStateMachine):
 
     @property
     def neighbours(self) -> list[tuple[Fetch, Fetch]]:
-        """Pairs of fetches that may be joined: not broadcast yet, and naming the same holder."""
+        """Pairs of adjacent fetches that may be merged: they were not broadcast yet, and name the same holder."""
         new = [
             (fetch, entry)
             for fetch, entry in self.model.items()
@@ -116,9 +126,9 @@ class PendingMachine(RuleBasedStateMachine):
 
     @rule()
     def broadcast(self) -> None:
-        broadcast_queue = [fetch for fetch, entry in self.model.items() if entry.is_queued]
+        queued = [fetch for fetch, entry in self.model.items() if entry.is_queued]
         found = self.pending.queued_by_file()
-        assert {fetch for fetches in found.values() for fetch in fetches} == set(broadcast_queue)
+        assert {fetch for fetches in found.values() for fetch in fetches} == set(queued)
         for fetches in found.values():
             number = self.pending.record_broadcast(fetches, self.now)
             for fetch in fetches:
@@ -127,7 +137,7 @@ class PendingMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.neighbours)
     @rule(number=picks)
-    def join_neighbours(self, number: int) -> None:
+    def merge_neighbours(self, number: int) -> None:
         first, second = pick(self.neighbours, number)
         self.pending.merge(first, second)
         one, other = self.model[first], self.model.pop(second)
@@ -138,11 +148,11 @@ class PendingMachine(RuleBasedStateMachine):
     def cut_into_units(self, number: int) -> None:
         fetch = pick(self.waiting, number)
         entry = self.model.pop(fetch)
-        pieces = self.pending.cut_into_units(fetch)
-        assert [piece.span for piece in pieces] == [Range(at, at + 1) for at in range(*entry.span)]
-        self.pending.requeue(pieces)
-        for piece in pieces:
-            self.model[piece] = Entry(entry.file, piece.span, None, was_asked=entry.was_asked)
+        units = self.pending.cut_into_units(fetch)
+        assert [unit.span for unit in units] == [Range(at, at + 1) for at in range(*entry.span)]
+        self.pending.requeue(units)
+        for unit in units:
+            self.model[unit] = Entry(entry.file, unit.span, None, was_asked=entry.was_asked)
 
     # -- timeouts
 
@@ -161,7 +171,7 @@ class PendingMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting)
     @rule(number=picks, among=st.lists(sessions, unique=True))
-    def assign(self, number: int, among: list[int]) -> None:
+    def choose_holder(self, number: int, among: list[int]) -> None:
         fetch = pick(self.waiting, number)
         holders = [self.pending.holder_of(self.members[session]) for session in among]
         asked = {holder.member.session: holder.asked_chunks for holder in holders}
@@ -185,7 +195,7 @@ class PendingMachine(RuleBasedStateMachine):
 
     @rule(file=files, start=st.integers(0, FILE_CHUNKS - 1), length=st.integers(1, 4), number=st.integers(0, 5))
     def drop_other_ranges(self, file: int, start: int, length: int, number: int) -> None:
-        """A contribution must be of exactly the range of a fetch that was broadcast."""
+        """Drop a contribution whose range is not exactly the range of a fetch."""
         span = Range(start, min(start + length, FILE_CHUNKS))
         if any((entry.file, entry.span) == (file, span) for entry in self.model.values()):
             return
@@ -259,7 +269,7 @@ class PendingMachine(RuleBasedStateMachine):
         assert self.cache.used_chunks == sum(entry.span.chunk_count for entry in self.model.values())
 
     @invariant()
-    def holders_are_asked_for_what_names_them(self) -> None:
+    def asked_chunks_are_counted(self) -> None:
         for session, member in self.members.items():
             named = [entry.span.chunk_count for entry in self.model.values() if entry.session == session]
             assert self.pending.holder_of(member).asked_chunks == sum(named)

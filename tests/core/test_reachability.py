@@ -1,4 +1,4 @@
-"""Members that renew their leases, but whose link or datagrams fail: they become unreachable."""
+"""Members become unreachable if they renew their leases but their link or datagrams fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.core.samples import sample_bytes
 KIB = 1024
 LIMIT_NS = 600 * SECOND_NS
 NOTICED_NS = SERVER_TUNING.reachability_ns + 6 * SECOND_NS
-"""After this time a member that was cut off, or is back, is known as such: its last hello was up to 5 s ago."""
+"""After this time, the server has noticed that a member became unreachable or reachable: hellos are up to 5 s apart."""
 PROFILES = pytest.mark.parametrize("parameters", [CLASSIC, FAST], ids=["classic", "fast"])
 
 
@@ -45,7 +45,7 @@ def exchanging(network: CoreNetwork, manifest: Manifest) -> SharedFile:
     return file
 
 
-def told(network: CoreNetwork, *kinds: type[Effect]) -> list[Effect]:
+def events_of(network: CoreNetwork, *kinds: type[Effect]) -> list[Effect]:
     return [event for event in network.events if isinstance(event, kinds)]
 
 
@@ -148,7 +148,7 @@ class TestReachable:
 
 class TestUnreachableHolders:
     def away(self) -> tuple[Bench, SharedFile, Member, Member]:
-        """Return a file of 4 chunks: "b", now unreachable, holds chunks 2 and 3, "a" the others."""
+        """Return a file of four chunks. "a" holds the first two. "b" holds the last two, and is unreachable."""
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -196,7 +196,7 @@ class TestUnreachableHolders:
         assert bench.contribute(bench.frame(b, file, 2, 4))
         assert [deliver.frame.start for deliver in bench.delivered(a)] == [2]
 
-    def test_chunks_got_while_unreachable_count_afterwards(self) -> None:
+    def test_chunks_received_while_unreachable_count_later(self) -> None:
         bench, file, a, b = self.away()
         bench.reach(b, file, Milestone.COMPLETE)
         assert file.is_stalled
@@ -233,7 +233,7 @@ class TestUnreachableInSeeding:
         assert file.phase is Phase.EXCHANGING
         assert not file.is_stalled
 
-    def test_share_of_the_only_client_stays_with_it(self) -> None:
+    def test_only_client_keeps_its_share_while_unreachable(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
@@ -338,7 +338,7 @@ class TestNetworks:
         network.unblock_link(network.clients["b"])
         assert network.run(lambda: file.is_complete, 30 * SECOND_NS)
         assert_have(network, data, "a", "b", "c")
-        events = told(network, ReachabilityChanged, FileStalled, FileResumed)
+        events = events_of(network, ReachabilityChanged, FileStalled, FileResumed)
         assert [type(event) for event in events] == [ReachabilityChanged, FileStalled, ReachabilityChanged, FileResumed]
 
     def test_client_without_a_link_delays_completion_briefly(self) -> None:
@@ -352,7 +352,7 @@ class TestNetworks:
         network.unblock_link(network.clients["idle"])
         assert network.run(lambda: "f" in network.clients["idle"].store.finished, 30 * SECOND_NS)
         network.pass_time(SECOND_NS)
-        assert told(network, FileCompleted)[-1] == FileCompleted(manifest.file_id, "f", 3)
+        assert events_of(network, FileCompleted)[-1] == FileCompleted(manifest.file_id, "f", 3)
 
     def test_share_of_a_client_without_a_link_is_reassigned(self) -> None:
         data = sample_bytes(60 * KIB)
@@ -363,7 +363,7 @@ class TestNetworks:
         assert {share.owner for share in file.shares.all} == {"a", "b", "c"}
         assert network.run(lambda: file.is_complete, NOTICED_NS)
         assert "b" not in {share.owner for share in file.shares.all}
-        assert told(network, FileStalled) == []
+        assert events_of(network, FileStalled) == []
         network.unblock_link(network.clients["b"])
         assert network.run(lambda: "f" in network.clients["b"].store.finished, 30 * SECOND_NS)
         assert_have(network, data, "a", "b", "c")
@@ -401,19 +401,19 @@ class TestNetworks:
         data = sample_bytes(30 * KIB)
         network = network_of(parameters, "a", "b", "deaf", deaf="deaf")
         manifest = network.seed("f", data)
-        file = exchanging(network, manifest)  # within that time it counts, and takes what is delivered to it
+        file = exchanging(network, manifest)  # until it becomes unreachable, it is a holder and receives deliveries
         assert file.shares.ranges_of("deaf")
         assert network.run(lambda: file.is_stalled, NOTICED_NS)
         assert {name for _, name in file.availability.missing_ranges()} == {"deaf"}
         network.pass_time(60 * SECOND_NS)
-        assert_have(network, data, "deaf")  # it asks, and deliveries are no datagrams
-        assert told(network, DownlinkChanged) == [DownlinkChanged(False)]
-        assert told(network, ReachabilityChanged) == [ReachabilityChanged("deaf", False)]
+        assert_have(network, data, "deaf")  # its requests arrive, and deliveries are not datagrams
+        assert events_of(network, DownlinkChanged) == [DownlinkChanged(False)]
+        assert events_of(network, ReachabilityChanged) == [ReachabilityChanged("deaf", False)]
         network.clients["deaf"].downlink_blocked = False
         assert network.run(lambda: file.is_complete, 30 * SECOND_NS)
         assert_have(network, data, "a", "b", "deaf")
-        assert told(network, DownlinkChanged) == [DownlinkChanged(False), DownlinkChanged(True)]
-        assert told(network, ReachabilityChanged) == [
+        assert events_of(network, DownlinkChanged) == [DownlinkChanged(False), DownlinkChanged(True)]
+        assert events_of(network, ReachabilityChanged) == [
             ReachabilityChanged("deaf", False),
             ReachabilityChanged("deaf", True),
         ]
@@ -424,19 +424,19 @@ class TestNetworks:
         since = network.now
         network.clients["a"].downlink_blocked = True
         assert network.run(
-            lambda: bool(told(network, DownlinkChanged)), CLIENT_TUNING.downlink_timeout_ns + 3 * SECOND_NS
+            lambda: bool(events_of(network, DownlinkChanged)), CLIENT_TUNING.downlink_timeout_ns + 3 * SECOND_NS
         )
         assert network.now - since >= CLIENT_TUNING.downlink_timeout_ns - 6 * SECOND_NS
         assert network.server.members["a"].reachable
         assert network.run(lambda: not network.server.members["a"].reachable, SERVER_TUNING.reachability_ns)
-        assert told(network, ReachabilityChanged) == [ReachabilityChanged("a", False)]
+        assert events_of(network, ReachabilityChanged) == [ReachabilityChanged("a", False)]
 
     @PROFILES
     def test_loss_of_a_third_makes_no_client_unreachable(self, parameters: Parameters) -> None:
         network, file, data = self.lossy(parameters, 1, 0.33)
         assert file.is_complete
         assert_have(network, data, "a", "b", "c")
-        assert told(network, ReachabilityChanged, DownlinkChanged, FileStalled) == []
+        assert events_of(network, ReachabilityChanged, DownlinkChanged, FileStalled) == []
 
     @pytest.mark.parametrize("seed", range(4))
     @PROFILES
@@ -448,7 +448,7 @@ class TestNetworks:
         assert_have(network, data, "a", "b", "c")
 
     def lossy(self, parameters: Parameters, seed: int, loss: float) -> tuple[CoreNetwork, SharedFile, bytes]:
-        """Return a network after a minute in which this part of all datagrams was lost, each way."""
+        """Return a network after a minute in which this part of all datagrams was lost, in each direction."""
         data = sample_bytes(40 * KIB)
         network = CoreNetwork(parameters, 16, seed=seed, loss=loss)
         for name in "abc":

@@ -1,4 +1,4 @@
-"""Request numbers: an impossible number ends the session, and no number exceeds the field on the wire."""
+"""Request numbers: a number that is too high ends the session, and no number exceeds its field on the wire."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class TestServer:
         ask(bench, again, file, 1)
         assert file.traffic.request_datagrams == 2, "its requests count from 1 again"
 
-    def test_jump_over_an_unknown_file_counts_too(self) -> None:
+    def test_jump_for_an_unknown_file_ends_the_session(self) -> None:
         bench, member, _ = exchange()
         bench.send(member, Request(member.session, bytes(32), REQUEST_NUMBER_MAX, 0, 1, ()))
         assert list(bench.server.members) == ["b"]
 
-    def test_all_files_are_counted_in_one_row(self) -> None:
+    def test_all_files_share_one_sequence(self) -> None:
         bench, member, file = exchange()
         other = bench.exchange("g", 4)
         ask(bench, member, file, SERVER_TUNING.request_number_jump_max)
@@ -90,7 +90,7 @@ class TestServer:
 
 
 class TestClient:
-    def test_number_stops_at_the_largest(self) -> None:
+    def test_number_stays_at_the_largest(self) -> None:
         client = Client()
         client.machine._request_number = REQUEST_NUMBER_MAX - 1
         client.assign(manifest_of(10), (0, 5))
@@ -115,7 +115,7 @@ class TestClient:
         assert numbers[:3] == [HELLO_NUMBER_MAX, 1, 2]
 
     @pytest.mark.parametrize(("told", "named"), [(0, 1), (1000, REQUEST_RANGES_MAX)])
-    def test_impossible_request_ranges_are_bounded(self, told: int, named: int) -> None:
+    def test_number_of_ranges_is_bounded(self, told: int, named: int) -> None:
         client = Client(replace(FAST, request_ranges=told))
         held = tuple((chunk, chunk + 1) for chunk in range(0, 400, 2))
         client.assign(manifest_of(400), (0, 400), exchange=True, held=held)

@@ -1,4 +1,4 @@
-"""A restarted server with its saved records: clients that were connected have time to return."""
+"""A restarted server with saved records: clients that were connected have some time to return."""
 
 from __future__ import annotations
 

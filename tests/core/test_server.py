@@ -1,4 +1,4 @@
-"""The server machine by itself: its commands, and what it refuses."""
+"""The server machine: joins, leases, commands about files and the cache, and refusals."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class TestMembership:
         for _ in range(20):
             bench.server.member_joined("a", b"a", bench.now)
             bench.live(SECOND_NS)
-            bench.pass_time(bench.server.sessions.lease_ns * 3 // 10)  # silent, and its lease still runs
+            bench.pass_time(bench.server.sessions.lease_ns * 3 // 10)  # silent, but its lease has not expired
             assert "a" in bench.server.members
 
     def test_silent_session_is_replaced_after_a_refusal(self) -> None:
@@ -129,7 +129,7 @@ class TestMembership:
             bench.server.member_joined("a", b"a", bench.now)
         second = bench.server.members["a"]
         refused = 0
-        while bench.server.members["a"] is second:  # its machine is switched off
+        while bench.server.members["a"] is second:  # it is silent
             try:
                 bench.server.member_joined("a", b"a", bench.now)
             except DuplicateInstance:
@@ -244,7 +244,7 @@ class TestMembership:
         seldom.join("a")
         assert seldom.server.sessions.hello_interval_ns == SERVER_TUNING.hello_interval_ns_max
 
-    def test_short_reach_shortens_the_hello_interval(self) -> None:
+    def test_short_reachability_shortens_the_hello_interval(self) -> None:
         machine = ServerMachine(
             FAST, 64, blake3_digest, 3, sessions(3), replace(SERVER_TUNING, reachability_ns=4 * SECOND_NS)
         )
@@ -265,7 +265,7 @@ class TestMembership:
         bench.join("b")
         with pytest.raises(LimitReached):
             bench.join("c")
-        bench.join("b")  # back again: no one more
+        bench.join("b")  # it joins again, so the number of members stays the same
 
     def test_holdings_at_joining_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, join_ranges_max=5))
@@ -276,7 +276,7 @@ class TestMembership:
         bench.join("a", held=pieces)
         with pytest.raises(LimitReached, match="more than 5 ranges"):
             bench.join("b", held=pieces)
-        bench.join("a", held=pieces)  # back again: no more than before
+        bench.join("a", held=pieces)  # it joins again, so the number of ranges stays the same
         bench.server.member_left(bench.server.members["a"].session, "gone", bench.now)
         bench.join("b", held=pieces)
 
@@ -286,7 +286,7 @@ class TestMembership:
             bench.server.member_left(bench.join(name).session, "gone", bench.now)
         assert list(bench.server.sessions.lost_clients) == ["b", "c"]
 
-    def test_deliveries_use_the_datagrams_address_and_the_named_port(self) -> None:
+    def test_deliveries_go_to_datagram_address_and_delivery_port(self) -> None:
         bench = Bench(CLASSIC)
         member = bench.join("a", reachable=False)
         assert bench.server.delivery_address(member.session) is None
@@ -412,7 +412,7 @@ class TestFiles:
         assert events.index(FileSeeded) < events.index(StartExchange) < events.index(FileCompleted)
         assert file.availability.min_holder_count() == 1
 
-    def test_shares_go_round_the_clients(self) -> None:
+    def test_shares_are_given_in_rotation(self) -> None:
         bench = Bench()
         members = [bench.join(name) for name in "abc"]
         source = bench.join("s", source=True)
@@ -435,7 +435,7 @@ class TestFiles:
         bench.reach(owner, file, Milestone.SHARE_HELD)
         assert file.seeded_at is not None, f"nobody waits for {silent.name}, which has nothing to get"
 
-    def test_empty_share_stays_held_when_its_owner_goes(self) -> None:
+    def test_empty_share_stays_held_when_its_owner_leaves(self) -> None:
         bench = Bench()
         bench.join("a"), bench.join("b")
         source = bench.join("s", source=True)
@@ -446,7 +446,7 @@ class TestFiles:
         bench.reach(bench.server.members["b"], file, Milestone.SHARE_HELD)
         assert file.seeded_at is not None
 
-    def test_client_session_may_not_bring_in_a_file(self) -> None:
+    def test_client_cannot_announce_a_file(self) -> None:
         bench = Bench()
         client, source = bench.join("a"), bench.join("s", source=True)
         with pytest.raises(WrongState, match="join as a source"):
@@ -455,14 +455,14 @@ class TestFiles:
         with pytest.raises(WrongState, match="join as a source"):
             bench.server.catalogue.divide(bench.manifest("f", 3, 1), client.session, bench.now)
 
-    def test_impossible_round_trip_is_bounded(self) -> None:
+    def test_measured_round_trip_is_bounded(self) -> None:
         bench = Bench()
         member = bench.join("a", reachable=False)
         bench.send(member, Hello(member.session, 1, 2**32 - 1))
         assert member.srtt_us == SRTT_US_MAX
         assert bench.holder(member).rtt.srtt_ns == SRTT_US_MAX * 1000
 
-    def test_min_holder_count_is_that_of_the_rarest_chunk(self) -> None:
+    def test_min_holder_count_is_of_the_rarest_chunk(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 10)
@@ -489,7 +489,7 @@ class TestDeclining:
         assert bench.effects(FileCompleted) == [FileCompleted(file.file_id, "f", 1)]
         assert bench.server.lifecycle.accepting_clients(file) == ["a"]
 
-    def test_client_that_left_before_the_poll_is_told_of_no_share(self) -> None:
+    def test_client_that_left_before_the_poll_gets_no_share(self) -> None:
         bench = Bench(at_once=False)
         a = bench.join("a")
         file = bench.seed("f", 4)
@@ -500,7 +500,7 @@ class TestDeclining:
         bench.server.member_left(a.session, "gone", bench.now)
         assert a.session not in [effect.session for effect in bench.effects(Assign)]
 
-    def test_client_that_accepts_later_is_told_of_its_share(self) -> None:
+    def test_client_that_accepts_later_gets_its_share(self) -> None:
         bench = Bench()
         a = bench.join("a")
         file = bench.seed("f", 4)
@@ -524,7 +524,7 @@ class TestDeclining:
         catalogue_of.file_declined(b.session, file.file_id, "no room", bench.now)
         assert [span for span, _ in file.availability.missing_ranges()] == [share]
 
-    def test_declined_deliveries_fill_no_window(self) -> None:
+    def test_deliveries_of_a_declined_file_are_not_in_flight(self) -> None:
         bench = Bench()
         bench.join("a")
         b = bench.join("b")

@@ -1,4 +1,4 @@
-"""The server counts dropped inputs by reason, and caches nothing of them."""
+"""The server counts dropped inputs by reason, and caches no part of them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TestDrops:
         bench.server.link_closed(UNKNOWN, bench.now)
         assert self.drops(bench) == [(DropReason.UNKNOWN_SESSION, "link of session 000000000000dead")]
 
-    def test_refused_frame_is_counted(self) -> None:
+    def test_dropped_connection_is_counted(self) -> None:
         bench = Bench()
         bench.server.connection_dropped(DropReason.BAD_MAGIC, "x:5")
         assert self.drops(bench) == [(DropReason.BAD_MAGIC, "x:5")]
@@ -110,7 +110,7 @@ class TestDrops:
         ]
         assert bench.server.cache.used_chunks == 0
         assert file.traffic.duplicate_bytes == 2 * good.length
-        bench.ask(a, file, (2, 4))  # later contributions are accepted
+        bench.ask(a, file, (2, 4))  # valid contributions are still accepted
         assert bench.contribute(good)
 
     def test_first_copy_is_received_and_duplicates_are_counted(self) -> None:
@@ -121,13 +121,13 @@ class TestDrops:
         first, second = bench.frame(b, file, 2, 4), bench.frame(a, file, 2, 4)
         reception = bench.start(first)
         assert reception is not None
-        assert bench.start(second) is None  # while the first is coming
-        assert bench.start(bench.frame(b, file, 2, 3)) is None  # a part of it
+        assert bench.start(second) is None  # the first is being received
+        assert bench.start(bench.frame(b, file, 2, 3)) is None  # a part of the same range
         bench.server.poll()
         bench.server.contribution_aborted(reception, bench.now)
         assert bench.effects(InputDropped) == [InputDropped(DropReason.ABORTED, "b")]
         assert bench.contribute(second)
-        assert not bench.contribute(first)  # and when it is cached
+        assert not bench.contribute(first)  # the range is cached
         assert bench.server.drop_counts == {DropReason.DUPLICATE: 3, DropReason.ABORTED: 1}
         assert bench.server.cache.used_chunks == 2
 
@@ -177,7 +177,7 @@ class TestDrops:
         assert list(file.availability.held["a"]) == [Range(0, 4)]
         assert file.availability.min_holder_count() == 1
 
-    def test_sender_of_corrupt_bytes_is_told_to_verify(self) -> None:
+    def test_sender_of_corrupt_bytes_must_verify(self) -> None:
         bench = Bench()
         a, b, c = (bench.join(name) for name in "abc")
         file = bench.exchange("f", 6)
@@ -196,7 +196,7 @@ class TestDrops:
         assert file.availability.missing_ranges() == [(Range(2, 4), "")]
         b = bench.join("b", held={file.file_id: HeldChunks(RangeSet([(3, 4)]), complete=False)})
         assert file.availability.missing_ranges() == [(Range(2, 3), "")]
-        bench.live(10 * SECOND_NS)  # the fetch of the whole range is given up
+        bench.live(10 * SECOND_NS)  # the fetch of the whole range is abandoned
         assert [(x.start, x.stop, x.responder) for x in bench.asked("a")][-1] == (3, 4, b.session)
 
     def test_contribution_of_a_member_that_left_is_used(self) -> None:

@@ -1,4 +1,4 @@
-"""The shares of a file, compared with a plain list."""
+"""The shares of a file, compared with a list."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_at(offset: int, length: int) -> bytes:
 class SharesMachine(RuleBasedStateMachine):
     """Applies the same operations to the shares and to a list of owners and acknowledgements.
 
-    There may be more shares than chunks, and more replicas than clients that remain.
+    There may be more shares than chunks, and more replicas than connected clients.
     """
 
     @initialize(share_count=st.integers(1, 5), replica_count=st.integers(1, 3))
@@ -75,13 +75,13 @@ class SharesMachine(RuleBasedStateMachine):
             if preferred and owner not in present and not self.held[index]
         ]
         kept = [owner for index, owner in enumerate(self.owners) if index not in orphans]
-        told = self.shares.reassign(present, preferred)
+        new_owners = self.shares.reassign(present, preferred)
         owners = list(self.shares.owners)
         assert [owner for index, owner in enumerate(owners) if index not in orphans] == kept
         for index in orphans:
             same_range = {owners[other] for other, span in enumerate(self.ranges) if span == self.ranges[index]}
             assert owners[index] in preferred or (owners[index] == "" and set(preferred) <= same_range)
-        assert set(told) == {owners[index] for index in orphans} - {""}
+        assert set(new_owners) == {owners[index] for index in orphans} - {""}
         self.owners = owners
 
     @invariant()
