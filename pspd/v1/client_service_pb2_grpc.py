@@ -71,7 +71,7 @@ class ClientServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopClients(self, request, context):
-        """Asks clients to stop, wherever they run.
+        """Asks clients on any machine to stop.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class MembershipServiceStub:
-    """Membership of the network, by leases.
+    """Lets members join, stay and leave. A session ends if its lease expires.
     """
 
     def __init__(self, channel):
@@ -68,7 +68,7 @@ class MembershipServiceStub:
 
 
 class MembershipServiceServicer:
-    """Membership of the network, by leases.
+    """Lets members join, stay and leave. A session ends if its lease expires.
     """
 
     def GetParameters(self, request, context):
@@ -157,7 +157,7 @@ def add_MembershipServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MembershipService:
-    """Membership of the network, by leases.
+    """Lets members join, stay and leave. A session ends if its lease expires.
     """
 
     @staticmethod
