@@ -16,7 +16,7 @@ FOREIGN = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
 
 def run(*options: str, locale: dict[str, str]) -> tuple[list[str], int]:
-    """Run the code; return the words of its output, and the process number that it started with."""
+    """Run the code; return the words of its output, and the process id that it started with."""
     command = [sys.executable, *options, "-c", CODE, "日本"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | locale) as process:
         assert process.stdout is not None

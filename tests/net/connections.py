@@ -1,4 +1,4 @@
-"""Two ends of a connection on loopback: a link under test, and a plain socket as its peer."""
+"""Both ends of a connection on loopback: a ``FrameConnection`` to test, and a plain socket as its peer."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def delivery(length: int, number: int = 1) -> Frame:
 
 
 class Event(NamedTuple):
-    """A call of a link to its handler."""
+    """A call of a connection to its handler."""
 
     what: str
     frame: Frame | None = None
 
 
 def close_when(word: str) -> Callable[[str, FrameConnection], None]:
-    """Return a reaction that closes a link at an event."""
+    """Return a reaction that closes a connection at an event."""
 
     def react(what: str, connection: FrameConnection) -> None:
         if what == word:
@@ -47,12 +47,12 @@ class Recorder:
     """Implements ``ConnectionHandler``: records all calls, and every payload.
 
     Attributes:
-        calls: of the links, in order.
-        payloads: of the received frames.
-        errors: of the closed links.
-        cuts: sizes of the buffers that a payload is received into; the last buffer has the rest.
-        part_bytes: the size of the parts that payloads are received in; 0 for whole payloads.
-        unwanted: numbers of frames whose payload is discarded.
+        calls: the calls of the connections, in order.
+        payloads: the payloads of the received frames.
+        errors: the errors with which connections closed; None for no error.
+        cuts: the sizes of all buffers for a payload but the last, which has the rest.
+        part_bytes: the size of the parts in which payloads are received; 0 for whole payloads.
+        unwanted: the numbers of frames whose payload is discarded.
         react: called after each event.
     """
 
@@ -62,7 +62,7 @@ class Recorder:
     cuts: tuple[int, ...] = ()
     part_bytes: int = 0
     unwanted: frozenset[int] = frozenset()
-    react: Callable[[str, FrameConnection], object] = lambda _what, _link: None
+    react: Callable[[str, FrameConnection], object] = lambda _what, _connection: None
     memory: list[bytearray] = field(default_factory=list)
 
     @property
@@ -138,13 +138,13 @@ class Far:
 
 
 class Ends:
-    """Both ends. On exit they are closed, and the link must have reported its end exactly once.
+    """Both ends. On exit they are closed, and the connection must have reported its end exactly once.
 
     Args:
         recorder: the connection's handler.
         small_buffers: whether the kernel's buffers are small.
-        persistent: whether the connection is for many transfers.
-        sent: by the peer, before the connection starts.
+        persistent: whether the connection carries many transfers.
+        sent: the bytes that the peer sends before the connection starts.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class Ends:
         assert self.connection.closed
 
     async def wait_read(self) -> None:
-        """Wait until the link has read everything from the kernel."""
+        """Wait until the connection has read everything from the kernel."""
         count = bytearray(4)
 
         def is_empty() -> bool:
@@ -208,7 +208,7 @@ class Timer:
 
 
 class ManualClock:
-    """Replaces the event loop of a link: timers fire when the test says so."""
+    """Replaces the event loop of a connection; a test fires the timers itself."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -238,7 +238,7 @@ class ManualClock:
 def ends_with_clock(
     monkeypatch: pytest.MonkeyPatch, recorder: Recorder | None = None, *, persistent: bool = True
 ) -> tuple[Ends, ManualClock]:
-    """Return both ends of a connection, and the clock of the link."""
+    """Return both ends of a connection, and the clock of the connection."""
     clock = ManualClock()
     with monkeypatch.context() as patch:
         patch.setattr("pspd.net.connection.asyncio.get_running_loop", lambda: clock)
@@ -246,6 +246,6 @@ def ends_with_clock(
 
 
 async def send_and_wait(ends: Ends, data: bytes) -> None:
-    """Send bytes to the link; return when it has read them."""
+    """Send bytes to the connection; return when it has read them."""
     await ends.far.send(data)
     await ends.wait_read()

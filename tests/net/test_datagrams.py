@@ -157,7 +157,7 @@ async def test_reply_comes_from_address_written_to(bound: str) -> None:
     near.close()
 
 
-def test_reply_paths_forget_oldest_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_end_of_oldest_peer_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pspd.net.datagrams.PEERS_MAX", 2)
     paths: dict[Address, str] = {}
     for port, path in ((1, "a"), (2, "b"), (1, "c"), (3, "d")):

@@ -141,7 +141,7 @@ def exhaust(budget: IoBudget) -> None:
 @pytest.mark.parametrize("peer", ["accepts", "refuses"])
 @pytest.mark.usefixtures("no_time")
 @on_loop
-async def test_link_closed_while_deferred_is_ignored(peer: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_connection_closed_while_deferred_is_ignored(peer: str, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         if peer == "refuses":
             listener.close()
@@ -160,7 +160,7 @@ async def test_link_closed_while_deferred_is_ignored(peer: str, caplog: pytest.L
 
 
 @on_loop
-async def test_deferred_link_does_not_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_deferred_connection_does_not_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     ends, clock = ends_with_clock(monkeypatch)
     async with ends:
         await send_and_wait(ends, encode_frame(delivery(4)) + b"da")

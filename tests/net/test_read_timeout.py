@@ -17,7 +17,7 @@ LINK = encode_frame(Frame(Kind.LINK, SESSION))
 
 @pytest.mark.parametrize("length", [0, 1, FRAME_BYTES - 1])
 @on_loop
-async def test_link_without_complete_head_times_out(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+async def test_connection_without_complete_head_times_out(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     ends, clock = ends_with_clock(monkeypatch)
     async with ends:
         await send_and_wait(ends, LINK[:length])
@@ -87,7 +87,7 @@ async def test_second_frame_times_out_too(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @on_loop
-async def test_link_may_be_idle_between_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connection_may_be_idle_between_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     ends, clock = ends_with_clock(monkeypatch)
     async with ends:
         await send_and_wait(ends, LINK + encode_frame(delivery(4)) + b"data")
@@ -110,7 +110,7 @@ async def test_connection_for_one_transfer_may_not_be_idle(monkeypatch: pytest.M
 
 
 @on_loop
-async def test_closed_link_has_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closed_connection_has_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     ends, clock = ends_with_clock(monkeypatch)
     async with ends:
         await send_and_wait(ends, HEAD)

@@ -1,4 +1,4 @@
-"""Frames that a link receives: into the memory they are meant for, however TCP segments them."""
+"""Frames that a connection receives into the memory of the handler, however TCP segments the stream."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_payload_may_be_received_in_parts(part_bytes: int) -> None:
 
 
 @on_loop
-async def test_link_may_be_closed_between_parts() -> None:
+async def test_connection_may_be_closed_between_parts() -> None:
     async with Ends(Recorder(part_bytes=10, react=close_when("continued"))) as ends:
         await ends.far.send(encode_frame(delivery(25)) + bytes_of(25))
         await ends.wait_for("closed")
@@ -67,7 +67,7 @@ async def test_link_may_be_closed_between_parts() -> None:
 
 @pytest.mark.parametrize("count", range(1, 2 * READS_PER_WAKEUP))
 @on_loop
-async def test_link_may_be_closed_by_any_frame_sent_before_start(count: int) -> None:
+async def test_connection_may_be_closed_by_any_frame_sent_before_start(count: int) -> None:
     frames = b"".join(encode_frame(delivery(4, number)) + b"data" for number in range(1, count + 1))
 
     def close_at_last(what: str, connection: FrameConnection) -> None:
@@ -152,7 +152,7 @@ BAD_HEADS = {
 
 @pytest.mark.parametrize("reason", BAD_HEADS)
 @on_loop
-async def test_malformed_head_closes_link_with_reason(reason: DropReason) -> None:
+async def test_malformed_head_closes_connection_with_reason(reason: DropReason) -> None:
     async with Ends() as ends:
         await ends.far.send(encode_frame(delivery(4)) + b"good" + BAD_HEADS[reason])
         await ends.wait_for("closed")
@@ -163,8 +163,8 @@ async def test_malformed_head_closes_link_with_reason(reason: DropReason) -> Non
 
 @pytest.mark.parametrize("count", [0, 1, FRAME_BYTES, FRAME_BYTES + 1, FRAME_BYTES + 99])
 @on_loop
-async def test_end_of_stream_aborts_frame_and_closes_link(count: int) -> None:
-    """The handler learns of the aborted frame first, then of the end of the link."""
+async def test_end_of_stream_aborts_frame_and_closes_connection(count: int) -> None:
+    """The handler learns of the aborted frame first, then of the end of the connection."""
     async with Ends() as ends:
         await ends.far.send((encode_frame(delivery(100)) + bytes(100))[:count])
         ends.far.stream.close()
@@ -186,7 +186,7 @@ async def test_last_frame_is_received_before_end() -> None:
 
 
 @on_loop
-async def test_reset_connection_closes_link() -> None:
+async def test_reset_connection_closes_connection() -> None:
     async with Ends() as ends:
         await ends.far.send(encode_frame(delivery(100)) + bytes(10))
         await ends.wait_for("started")
@@ -209,7 +209,7 @@ async def test_close_aborts_frame_once() -> None:
 
 @pytest.mark.parametrize("when", ["received", "aborted", "closed"])
 @on_loop
-async def test_link_may_be_closed_by_its_handler(when: str) -> None:
+async def test_connection_may_be_closed_by_its_handler(when: str) -> None:
     """There are no events after its end, although more frames had arrived."""
     recorder = Recorder(react=close_when(when))
     async with Ends(recorder) as ends:
@@ -223,7 +223,7 @@ async def test_link_may_be_closed_by_its_handler(when: str) -> None:
 
 
 @on_loop
-async def test_link_may_be_closed_at_start_of_unwanted_frame() -> None:
+async def test_connection_may_be_closed_at_start_of_unwanted_frame() -> None:
     recorder = Recorder(unwanted=frozenset({1}), react=close_when("started"))
     async with Ends(recorder) as ends:
         await ends.far.send((encode_frame(delivery(4)) + b"data") * 2)
@@ -262,7 +262,7 @@ def fail_when(word: str) -> Callable[[str, FrameConnection], None]:
 @pytest.mark.parametrize("when", ["started", "received"])
 @faults_expected()
 @on_loop
-async def test_error_in_handler_closes_link(when: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_in_handler_closes_connection(when: str, caplog: pytest.LogCaptureFixture) -> None:
     async with Ends(Recorder(react=fail_when(when))) as ends:
         await ends.far.send(encode_frame(delivery(3000)) + bytes_of(3000))
         await ends.wait_for("closed")
@@ -290,16 +290,16 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-def link_count() -> int:
+def connection_count() -> int:
     return sum(isinstance(each, FrameConnection) for each in gc.get_objects())
 
 
 @pytest.mark.usefixtures("no_collector")
 @on_loop
-async def test_closed_link_is_freed_without_the_collector() -> None:
+async def test_closed_connection_is_freed_without_the_collector() -> None:
     async with Ends() as ends:
         await ends.far.send(encode_frame(delivery(3000)) + bytes_of(1000))
         await ends.wait_for("started")
-        assert link_count() == 1
+        assert connection_count() == 1
     del ends
-    await until("the connection is freed", lambda: link_count() == 0)
+    await until("the connection is freed", lambda: connection_count() == 0)

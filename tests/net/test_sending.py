@@ -1,4 +1,4 @@
-"""Frames that a link sends: without a copy, in order, and with a report of the end of each."""
+"""Frames that a connection sends in order, without a copy of the payload; the end of each frame is reported."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ async def test_file_may_be_closed_before_it_is_sent(sample: Path) -> None:
 
 
 @on_loop
-async def test_truncated_file_closes_link(sample: Path) -> None:
+async def test_truncated_file_closes_connection(sample: Path) -> None:
     outcomes, before = Outcomes(), open_files()
     async with Ends() as ends:
         with sample.open("rb") as file:
@@ -223,7 +223,7 @@ async def test_many_frames_wait_for_slow_reader(sample: Path) -> None:
 
 
 @on_loop
-async def test_queue_of_link_is_bounded() -> None:
+async def test_queue_of_connection_is_bounded() -> None:
     outcomes, block = Outcomes(), memoryview(bytes(BLOCK_BYTES))
     async with Ends(small_buffers=True) as ends:
         ends.connection.send(delivery(len(block), 0), [block], outcomes.of(0))
@@ -296,7 +296,7 @@ async def test_error_in_callback_does_not_stop_next_frame() -> None:
 
 @pytest.mark.parametrize("when", [True, False], ids=["sent", "failed"])
 @on_loop
-async def test_callback_may_close_link_and_send(when: bool) -> None:
+async def test_callback_may_close_connection_and_send(when: bool) -> None:
     def react(number: int, sent: bool) -> None:
         if sent is when:
             ends.connection.close()
@@ -345,7 +345,7 @@ class Listening:
 
 
 @on_loop
-async def test_frames_wait_until_link_is_connected() -> None:
+async def test_frames_wait_until_connection_is_connected() -> None:
     recorder, outcomes, listening = Recorder(), Outcomes(), Listening()
     connection = FrameConnection.dial(listening.address, recorder, persistent=False)
     connection.send(delivery(2), [memoryview(b"hi")], outcomes.of(1))
@@ -362,7 +362,7 @@ async def test_frames_wait_until_link_is_connected() -> None:
 
 
 @on_loop
-async def test_persistent_dialled_link_receives() -> None:
+async def test_persistent_dialled_connection_receives() -> None:
     recorder, listening = Recorder(), Listening()
     connection = FrameConnection.dial(listening.address, recorder, persistent=True)
     connection.send(delivery(2), [memoryview(b"hi")])
@@ -377,7 +377,7 @@ async def test_persistent_dialled_link_receives() -> None:
 
 
 @on_loop
-async def test_refused_connection_closes_link() -> None:
+async def test_refused_connection_closes_connection() -> None:
     recorder, outcomes, listening = Recorder(), Outcomes(), Listening()
     listening.close()
     connection = FrameConnection.dial(listening.address, recorder, persistent=False)
@@ -390,7 +390,7 @@ async def test_refused_connection_closes_link() -> None:
 
 
 @on_loop
-async def test_link_may_be_closed_when_connected() -> None:
+async def test_connection_may_be_closed_when_connected() -> None:
     recorder = Recorder(react=close_when("opened"))
     outcomes, listening = Outcomes(), Listening()
     connection = FrameConnection.dial(listening.address, recorder, persistent=False)

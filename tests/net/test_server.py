@@ -67,7 +67,7 @@ async def test_frame_of_another_session_closes_link() -> None:
 
 
 @on_loop
-async def test_unidentified_link_is_closed_despite_bytes(
+async def test_unidentified_connection_is_closed_despite_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pspd.net.server.IDENTIFY_SECONDS_MAX", 0.05)

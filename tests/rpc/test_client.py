@@ -34,8 +34,8 @@ def read_at(offset: int, length: int) -> bytes:
 MANIFEST = Manifest.build("a.bin", len(DATA), read_at, blake3_digest).divided(3, read_at, blake3_digest)
 
 
-class Telling:
-    """A network that sends given events to a member."""
+class EventNetwork:
+    """A network that sends the given events to a member."""
 
     def __init__(self, *events: MemberEvent) -> None:
         self._events = events
@@ -55,7 +55,7 @@ async def test_every_event_arrives_unchanged() -> None:
         None,
         EndSession(SESSION, "the file is seeded", EndCause.SOURCE_DONE),
     ]
-    async with control(Telling(*events)) as (channel, address):
+    async with control(EventNetwork(*events)) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
         assert [event async for event in member.attend(SESSION)] == events
 
@@ -63,7 +63,7 @@ async def test_every_event_arrives_unchanged() -> None:
 @on_loop
 async def test_invalid_file_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     impossible = Assign(SESSION, MANIFEST, (Range(3, 2),), False, 5)
-    async with control(Telling(impossible, None)) as (channel, address):
+    async with control(EventNetwork(impossible, None)) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
         assert [event async for event in member.attend(SESSION)] == [None]
         assert f"the server at {address} assigned an invalid file" in caplog.text
@@ -96,7 +96,7 @@ async def test_server_without_modes_is_reported() -> None:
 @pytest.mark.parametrize("cause", [*EndCause, None])
 @on_loop
 async def test_every_cause_of_an_end_arrives(cause: EndCause | None) -> None:
-    async with control(Telling(EndSession(SESSION, "why", cause))) as (channel, address):
+    async with control(EventNetwork(EndSession(SESSION, "why", cause))) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
         assert [event async for event in member.attend(SESSION)] == [EndSession(SESSION, "why", cause)]
 
@@ -104,7 +104,7 @@ async def test_every_cause_of_an_end_arrives(cause: EndCause | None) -> None:
 @on_loop
 async def test_long_reason_of_an_end_is_cut() -> None:
     told = EndSession(SESSION, "x" * 1_000_000, EndCause.LEFT)
-    async with control(Telling(told)) as (channel, address):
+    async with control(EventNetwork(told)) as (channel, address):
         member = MemberClient(channel, address, blake3_digest)
         ended = [event async for event in member.attend(SESSION)]
     assert ended == [EndSession(SESSION, "x" * END_REASON_CHARACTERS_MAX, EndCause.LEFT)]

@@ -52,7 +52,7 @@ class Refusing:
         return refuse
 
 
-async def say_everything(member: MemberClient) -> dict[str, PspError]:
+async def make_every_call(member: MemberClient) -> dict[str, PspError]:
     """Make each call of a member; all must be refused. Return the errors by the names of the calls."""
     manifest = Manifest.parse("a.bin", 0, b"", blake3_digest)
     calls: dict[str, Awaitable[object]] = {
@@ -81,7 +81,7 @@ async def say_everything(member: MemberClient) -> dict[str, PspError]:
 async def test_every_reason_reaches_the_caller_of_every_method(reason: Reason) -> None:
     error_class = error_classes()[reason]
     async with control(Refusing(error_class(LINE))) as (channel, address):
-        for name, error in (await say_everything(MemberClient(channel, address, blake3_digest))).items():
+        for name, error in (await make_every_call(MemberClient(channel, address, blake3_digest))).items():
             assert type(error) is error_class, name
             assert str(error) == LINE, name
             assert error.reason is reason
@@ -136,7 +136,7 @@ async def test_missing_server_is_unreachable() -> None:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         async with open_channel(address) as channel:
-            for error in (await say_everything(MemberClient(channel, address, blake3_digest))).values():
+            for error in (await make_every_call(MemberClient(channel, address, blake3_digest))).values():
                 assert type(error) is Unreachable
                 assert address in str(error)
 

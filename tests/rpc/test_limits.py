@@ -62,7 +62,7 @@ def methods() -> dict[str, MethodDescriptor]:
 
 
 def padded(size_bytes: int) -> bytes:
-    """Return a request of so many bytes, as a field that no message has."""
+    """Return a request of the given size that consists of one unknown field."""
     head = b"\xfa\x7f"  # field 2047, with a length
     rest = size_bytes - len(head)
     length_bytes = next(n for n in range(1, 6) if rest - n < 1 << 7 * n)

@@ -203,7 +203,7 @@ class TestHoldings:
         assert translate.ranges_from_pb(map(translate.range_to_pb, spans)) == spans
 
 
-class TestAttendance:
+class TestMemberEvents:
     def test_every_effect_has_its_own_event(self) -> None:
         manifest = manifest_of(5000, 2)
         assign = translate.member_event_to_pb(Assign(1, manifest, (Range(0, 2), Range(3, 4)), True, 5))
@@ -224,7 +224,7 @@ class TestAttendance:
         assert set(events) == {f.name for f in membership.AttendResponse.DESCRIPTOR.oneofs_by_name["event"].fields}
 
 
-class TestShown:
+class TestStatusMessages:
     def test_every_field_of_the_cache_is_filled(self) -> None:
         cache = Cache(100)
         cache.reserve(PIECES, 0, 3)
