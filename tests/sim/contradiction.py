@@ -1,4 +1,4 @@
-"""A network whose source seeds contradictory digests: both parts of a cut block match, the whole block does not."""
+"""A network whose source seeds contradictory digests: both pieces of a cut block match, the whole block does not."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pspd.sim.seeding import Seeding
 from pspd.store.digests import blake3_digest
 
 SIZE_BYTES = 2049 * 1024
-"""Gives blocks of two chunks; the boundaries of three shares cut one of them."""
+"""A file of this size has blocks of two chunks. The boundaries of three shares cut one block."""
 CUT_BLOCK = 341
 LIMIT_NS = 120 * SECOND_NS
 REQUESTS_MAX = 300
-"""For three clients in LIMIT_NS: after some backoff each of them sends one request in five seconds."""
+"""The most requests of three clients in LIMIT_NS. After some backoff, each client sends one request in five seconds."""
 
 
 class RequestCount(Observer):
@@ -52,7 +52,7 @@ class Contradiction:
         self.network.observers.append(self.requests)
         for index in range(3):
             self.network.start(self.network.add_client(f"client-{index}", HostConditions()))
-        # Its source stays, so that clients could fetch refuted units again and again.
+        # The source of the contradictory file stays, so that clients could fetch refuted units again and again.
         data = [self.network.content.bytes_of(SIZE_BYTES, seed) for seed in (1, 2)]
         self.contradictory = Seeding(
             self.network, "wrong", data[0], SIZE_BYTES, HostConditions(), 3, Terms(source_stays=True)
@@ -71,7 +71,7 @@ class Contradiction:
         return self.valid.file is not None and self.valid.file.is_complete
 
     def run(self) -> None:
-        """Run until one file is declined and the other complete.
+        """Run until one file is declined and the other one is complete. Then no client may request the declined file.
 
         Raises:
             AssertionError: this takes too long, or clients request a declined file.

@@ -27,7 +27,7 @@ class IdleOwner:
         self.seeding.start()
 
     def is_exchanging(self) -> bool:
-        """Return whether every share is held."""
+        """Return whether the exchange has started."""
         return self.seeding.file is not None and self.seeding.file.phase is Phase.EXCHANGING
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Mutants: bugs put into the code one at a time. The simulator must find each, and name a rule that it breaks.
+"""Mutants: bugs that are put into the code one at a time. The simulator must find each of them.
 
 ``scripts/mutants`` runs all of them; ``test_mutants.py`` runs those that the first seeds find.
 """
@@ -45,7 +45,7 @@ from tests.sim.idle_owner import IdleOwner
 from tests.sim.test_found import LONG_BATCHES, waiting_requests_skip_the_cache
 
 SEEDS = 1000
-"""How many seeds a mutant may survive."""
+"""The number of seeds that are tried for a mutant."""
 LIVENESS_NS = 1800 * SECOND_NS
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
@@ -56,16 +56,16 @@ class Mutant:
     """One bug.
 
     Attributes:
-        room: the module that it changes.
-        text: what goes wrong.
-        mutate: puts the bug into the code.
-        rules: the rules, or exceptions, that may find it; assertions of invariants always may.
-        is_quick: whether the first seeds find it.
-        tuning: of the server.
+        module: the module that the bug changes.
+        bug: the bug in words.
+        mutate: a function that puts the bug into the code.
+        rules: the rules and exceptions that may find the bug, besides assertions of invariants.
+        is_quick: whether the first seeds find the bug.
+        tuning: the server's tunables.
     """
 
-    room: str
-    text: str
+    module: str
+    bug: str
     mutate: Mutate
     rules: set[str]
     is_quick: bool = True
@@ -76,9 +76,9 @@ def replaced(owner: type, name: str, body: Any) -> Mutate:
     """Return a mutation that replaces a method or property.
 
     Args:
-        owner: its class.
-        name: its name.
-        body: what replaces it.
+        owner: the class.
+        name: the name of the method or property.
+        body: the function or property that replaces it.
     """
     return lambda patch: patch.setattr(owner, name, body)
 
@@ -466,14 +466,14 @@ class CaseMutant:
     """A bug that shows only in a special network.
 
     Attributes:
-        room: the module that it changes.
-        text: what goes wrong.
-        mutate: puts the bug into the code.
-        run: runs the network; it must fail.
+        module: the module that the bug changes.
+        bug: the bug in words.
+        mutate: a function that puts the bug into the code.
+        run: a function that runs the network, and must raise an exception.
     """
 
-    room: str
-    text: str
+    module: str
+    bug: str
     mutate: Mutate
     run: Callable[[], None]
 
@@ -508,7 +508,7 @@ CASE_MUTANTS = [
 
 
 def is_found(mutant: Mutant, outcome: Outcome | None) -> bool:
-    """Return whether an outcome shows the bug by a rule that it breaks."""
+    """Return whether an outcome shows the bug: by one of the mutant's rules, or by an assertion."""
     return outcome is not None and (outcome.rule in mutant.rules or outcome.rule == "AssertionError")
 
 
@@ -516,8 +516,8 @@ def first_failure(mutant: Mutant, seed_count: int) -> Outcome | None:
     """Run a mutant until a seed fails.
 
     Args:
-        mutant: the bug.
-        seed_count: how many seeds to try.
+        mutant: the mutant.
+        seed_count: the number of seeds to try.
 
     Returns:
         The first outcome that is not ok; None if there is none.
@@ -529,7 +529,7 @@ def first_failure(mutant: Mutant, seed_count: int) -> Outcome | None:
 
 
 def case_failure(mutant: CaseMutant) -> Exception | None:
-    """Run a mutant in its network, and return what the run raised."""
+    """Run a mutant in its network; return the exception that the run raised, or None."""
     with pytest.MonkeyPatch.context() as patch:
         mutant.mutate(patch)
         try:
@@ -542,24 +542,24 @@ def case_failure(mutant: CaseMutant) -> Exception | None:
 def main() -> int:
     """Run every mutant, and print which seed and rule found it; return 1 if one was not found."""
     parser = argparse.ArgumentParser(prog="scripts/mutants", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="how many seeds a mutant may survive")
-    parser.add_argument("--only", default="", metavar="TEXT", help="run only mutants whose room or text contains TEXT")
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="number of seeds to try for a mutant")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run only mutants whose module or bug contains TEXT")
     arguments = parser.parse_args()
     missed = 0
     for mutant in MUTANTS:
-        if arguments.only not in f"{mutant.room}: {mutant.text}":
+        if arguments.only not in f"{mutant.module}: {mutant.bug}":
             continue
         outcome = first_failure(mutant, arguments.seeds)
         found = is_found(mutant, outcome)
         missed += not found
         how = f"seed {outcome.seed}: {outcome.kind}: {outcome.rule}" if outcome else f"not in {arguments.seeds} seeds"
-        print(f"{'' if found else 'MISSED '}{mutant.room}: {mutant.text}: {how}", flush=True)
+        print(f"{'' if found else 'MISSED '}{mutant.module}: {mutant.bug}: {how}", flush=True)
     for case in CASE_MUTANTS:
-        if arguments.only in f"{case.room}: {case.text}":
+        if arguments.only in f"{case.module}: {case.bug}":
             error = case_failure(case)
             missed += error is None
             how = f"{type(error).__name__}: {str(error)[:80]}" if error else "not found"
-            print(f"{'' if error else 'MISSED '}{case.room}: {case.text}: {how}", flush=True)
+            print(f"{'' if error else 'MISSED '}{case.module}: {case.bug}: {how}", flush=True)
     return 1 if missed else 0
 
 

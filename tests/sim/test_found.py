@@ -31,7 +31,7 @@ LONG_BATCHES = replace(SERVER_TUNING, delivery_pacing_ns=30 * MILLISECOND_NS)
 
 
 def waiting_requests_skip_the_cache(patch: pytest.MonkeyPatch) -> None:
-    """Fetch chunks a second time that wait in a batch; the server fails."""
+    """Fetch chunks that wait in a batch a second time; the server fails."""
     deliver_cached, hit_or_fetch = Deliveries.deliver_cached, Forwarder._hit_or_fetch
 
     def unless_waiting(self: Forwarder, state: RequestState) -> bool:

@@ -111,10 +111,10 @@ class Daemon(DaemonProcess):
 
 
 class Network:
-    """A server and its clients; leaving it ends every process in it.
+    """A server and its clients, as a context manager that ends all their processes.
 
     Attributes:
-        folder: contains all state and logs of the network; each client's folder in it has the client's name.
+        folder: the folder for all state and logs of the network; a client's folder in it has the client's name.
         address: the server's control address, once it is ready.
     """
 
