@@ -9,12 +9,12 @@ from pspd.errors import InternalError, StorageError
 
 
 def changed_while_read(path: Path) -> StorageError:
-    """Return the error for a seeded file or folder that was changed after it was opened."""
+    """Return the error for a seeded file or folder that was changed since it was opened."""
     return StorageError(f"{path} was changed while it was read: seed it again when nothing writes to it")
 
 
 def name_conflict(name: str, where: Path | str) -> StorageError:
-    """Return the error for a file whose name another file already has. The other file is never overwritten.
+    """Return the error for a file whose name another file already has.
 
     Args:
         name: the file's name.

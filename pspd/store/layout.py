@@ -1,21 +1,21 @@
-"""The names in a client's hidden folder, ``.psp``: three fixed names, and ``<file_id>.<suffix>`` for parts of files.
+"""The names in a client's hidden folder, ``.psp``: three fixed names, and names ``<file_id>.<suffix>``.
 
-During an atomic replacement, the new content is in a file whose name ends with ``.tmp``.
+While a file is replaced atomically, its new content is in a file with the additional suffix ``.tmp``.
 """
 
 from __future__ import annotations
 
 LOCK = "lock"
-"""A file with the id of the process that uses the folder; this process keeps the file locked."""
+"""The file that the client's process keeps locked. It contains the id of this process."""
 INSTANCE = "instance"
-"""A file with the 16 random bytes that identify the folder's client."""
+"""The file with the 16 random bytes that identify the folder's client."""
 BOOT = "boot"
-"""A file with the id of the boot in which the journals can be trusted."""
+"""The file with the id of the boot of the machine in which the journals can be trusted."""
 
 MANIFEST = "manifest"
 """Suffix of a file's manifest."""
 PARTIAL = "part"
-"""Suffix of the sparse file with an unfinished file's bytes."""
+"""Suffix of the partial file: the bytes of an unfinished file."""
 JOURNAL = "held"
 """Suffix of the journal of an unfinished file's verified ranges."""
 COMPLETION = "done"
@@ -25,4 +25,4 @@ ARCHIVE = "tar"
 UNPACKED = "unpacked"
 """Suffix of a folder that is unpacked, but does not have its own name yet."""
 UNPACKING = "unpacking"
-"""Suffix of a folder that is being unpacked; a hyphen and random hexadecimal digits follow."""
+"""Suffix of a folder while it is unpacked; a hyphen and random hexadecimal digits follow."""

@@ -47,7 +47,7 @@ def decode_manifest(record: bytes, digest: DigestFunction) -> Manifest:
 
     Raises:
         ValueError: the record is torn or has another format.
-        PspError: the parts of the record do not form a manifest.
+        PspError: the fields of the record do not form a valid manifest.
     """
     body, checksum = record[: -_CHECKSUM.size], record[-_CHECKSUM.size :]
     if len(body) < _HEADER.size or checksum != _CHECKSUM.pack(zlib.crc32(body)):

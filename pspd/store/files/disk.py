@@ -15,6 +15,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +30,8 @@ from pspd.store.files.stored_file import FileStatus, StoredFile, disk_bytes, req
 from pspd.store.files.unpacked import UnpackedFolders
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import OpenFiles
-from pspd.store.filesystem.files import flush_file, publish_file, set_mode, stat_regular
+from pspd.store.filesystem.files import publish_file, set_mode, stat_regular
 from pspd.store.layout import ARCHIVE, COMPLETION, INSTANCE, MANIFEST, PARTIAL
-from pspd.store.tree.traverse import flush_tree
 
 _STAT_BLOCK_BYTES = 512
 """The unit of ``st_blocks``."""
@@ -197,13 +197,13 @@ class DiskStore:
             StorageError: another file has the name, an archive cannot be unpacked, or the disk fails.
         """
         file = self._file(file_id)
-        manifest, partial = file.verifier.manifest, file.content.path
+        manifest, path = file.verifier.manifest, file.content.path
         if file.status is FileStatus.FINISHED:
             return
         if file.status is FileStatus.CHANGED:
             raise self._recovery.name_conflict(manifest)
         if file.content.is_changed:
-            raise IntegrityError(f"{partial} was changed by another program: verify it")
+            raise IntegrityError(f"{path} was changed by another program: verify it")
         file.verifier.require_complete()
         finished_path = self._recovery.finished_path(manifest)
         try:
@@ -211,10 +211,10 @@ class DiskStore:
             file.content.mark_unchanged()
             state = os.fstat(file.content.fd)
             if manifest.is_folder:
-                self._unpacked.ensure_unpacked(manifest, partial)
+                self._unpacked.ensure_unpacked(manifest, path)
             else:
                 set_mode(file.content.fd, manifest.mode, finished_path)
-            publish_file(partial, finished_path)
+            publish_file(path, finished_path)
         except FileExistsError:
             raise self._recovery.name_conflict(manifest) from None
         except OSError as error:
@@ -227,16 +227,7 @@ class DiskStore:
         For a folder, the function flushes the archive and the unpacked folder. It raises ``StorageError`` if the file
         or archive cannot be opened, or if the disk fails. After it has returned, call :meth:`record_flushed`.
         """
-        file = self._file(file_id)
-        manifest, path = file.verifier.manifest, file.content.path
-        visible_path = self._records.visible_path(manifest)
-
-        def flush() -> None:
-            flush_file(path)
-            if manifest.is_folder:
-                flush_tree(visible_path)
-
-        return flush
+        return partial(self._recovery.flush, self._file(file_id).verifier.manifest)
 
     def record_flushed(self, file_id: FileId) -> None:
         """Record that a finished file is on the disk, and need not be verified after the next boot.
@@ -349,8 +340,8 @@ class DiskStore:
         """Check that there is room for a file; ``more_bytes`` includes the bytes that the file already takes."""
         file_id = manifest.file_id
         others = [self._files[other] for other in self._begun if other in self._files and other != file_id]
-        partial = stat_regular(self._records.hidden_path(file_id, PARTIAL))
-        written_bytes = partial.st_blocks * _STAT_BLOCK_BYTES if partial is not None else 0
+        state = stat_regular(self._records.hidden_path(file_id, PARTIAL))
+        written_bytes = state.st_blocks * _STAT_BLOCK_BYTES if state is not None else 0
         require_space(manifest, more_bytes - written_bytes, others, self._hidden_folder, self._max_bytes)
 
     def _file(self, file_id: FileId) -> StoredFile:

@@ -77,7 +77,8 @@ def load_instance_id(path: Path) -> bytes:
         StorageError: the bytes cannot be read or saved.
     """
     try:
-        saved = path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            saved = file.read(INSTANCE_BYTES + 1)  # a link may lead to an endless device
     except FileNotFoundError:
         saved = b""
     except OSError as error:

@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 
@@ -24,10 +24,10 @@ from pspd.store.files.unpacked import UnpackedFolders
 from pspd.store.files.verifier import FileVerifier
 from pspd.store.filesystem.failures import storage_error
 from pspd.store.filesystem.file_bytes import FileBytes, OpenFiles
-from pspd.store.filesystem.files import is_same_file, mtime_ns, remove_file, stat_regular
+from pspd.store.filesystem.files import flush_file, is_same_file, mtime_ns, remove_file, stat_regular
 from pspd.store.layout import ARCHIVE, COMPLETION, JOURNAL, MANIFEST, PARTIAL
 from pspd.store.tree.archive import FolderArchive
-from pspd.store.tree.traverse import is_changed_since
+from pspd.store.tree.traverse import flush_tree, is_changed_since
 
 _LOG = logging.getLogger(__name__)
 
@@ -142,6 +142,16 @@ class FileRecovery:
         file.mark_finished(FileBytes(path, _FINISHED_FLAGS, self._open_files))
         self.remove_temporary_files(manifest.file_id)
 
+    def flush(self, manifest: Manifest) -> None:
+        """Flush a finished file, or a folder and its archive, to the disk. Any thread may call this.
+
+        Raises:
+            StorageError: a file cannot be opened, or the disk fails.
+        """
+        flush_file(self.finished_path(manifest))
+        if manifest.is_folder:
+            flush_tree(self._records.visible_path(manifest))
+
     def is_name_taken(self, file: StoredFile) -> bool:
         """Return whether the name of a file that another program has changed is certainly still taken.
 
@@ -245,9 +255,12 @@ class FileRecovery:
         is_right = file.verifier.is_complete and state.st_size == manifest.size_bytes
         may_be_damaged = self._may_be_damaged(manifest, record, state)
         if is_right and not (manifest.is_folder and may_be_damaged):
-            # FLUSHED for a folder: at a restart of the machine, the folder was flushed, equals its archive, or was
-            # changed by the user. So if the folder differs from its archive later, the user has changed it.
-            self._records.save_completion(manifest, state, FLUSHED if unchanged or manifest.is_folder else self.boot_id)
+            # If a flushed folder differs from its archive after a crash, the user has changed the folder.
+            boot_id = FLUSHED if manifest.is_folder else self.boot_id
+            with suppress(StorageError):  # some file systems cannot flush a folder
+                self.flush(manifest)
+                boot_id = FLUSHED
+            self._records.save_completion(manifest, state, boot_id)
             return file
         if manifest.is_folder or may_be_damaged or (unchanged and not self._trusts_records):
             return self.salvage(file, renames_damaged=may_be_damaged or not manifest.is_folder)

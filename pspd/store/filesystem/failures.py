@@ -1,8 +1,7 @@
 """Errors of the operating system: their scope (one file, or the whole store), and advice for the user.
 
-After an error of the store, the client ends, because the error would affect every file. After an error of one file, the
-client calls ``Storage.require_usable``. If the store has not failed as a whole, the client declines the file and
-continues with the others.
+After an error of the whole store, the client ends. After an error of one file, the client calls
+``Storage.require_usable``. If this raises no error, the client declines the file and continues with the other files.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ FILE_ERROR_ADVICE: dict[int, str] = {
     # The file does not fit. Other files may fit, and there may be room later.
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there, or raise the quota",
-    errno.EFBIG: "use a file system that takes files of this size, or raise the limit (ulimit -f)",
+    errno.EFBIG: "use a file system that allows files of this size, or raise the limit (ulimit -f)",
     errno.ENOMEM: "free some memory",
     # Something else is at the path, or the path cannot be used.
     **dict.fromkeys((errno.EEXIST, errno.ENOTEMPTY), "move away what is there"),
@@ -26,8 +25,8 @@ FILE_ERROR_ADVICE: dict[int, str] = {
     errno.ELOOP: "move away the link that is there",
     errno.ENOENT: "put it back, or name another path",
     errno.ENAMETOOLONG: "use shorter names",
-    errno.EINVAL: "use a folder whose file system takes this name and size",
-    errno.EILSEQ: "seed it again under a name that this file system takes (--name)",
+    errno.EINVAL: "use a folder whose file system allows this name and size",
+    errno.EILSEQ: "seed it again under a name that this file system allows (--name)",
     # This user may not access the path, or a program is using it.
     **dict.fromkeys((errno.EACCES, errno.EPERM), "grant this user access, or use another folder"),
     **dict.fromkeys((errno.EBUSY, errno.ETXTBSY), "close the program that uses it"),
@@ -37,10 +36,7 @@ FILE_ERROR_ADVICE: dict[int, str] = {
     errno.EMLINK: "use another file system",
     errno.EXDEV: "use a folder that is one file system",
 }
-"""Advice for errors of one file, by error number. The client declines the file.
-
-An error in neither table is treated as an error of one file. If it concerns every file, the client declines each file.
-"""
+"""Advice for errors of one file, by error number. An error in neither table counts as an error of one file."""
 
 STORE_ERROR_ADVICE: dict[int, str] = {
     # The disk or file system is damaged or gone. If a write fails with such an error, earlier writes may be lost too.
@@ -53,22 +49,22 @@ STORE_ERROR_ADVICE: dict[int, str] = {
     # An encrypted folder is locked.
     **dict.fromkeys((errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED), "unlock the folder"),
 }
-"""Advice for errors of the store, by error number. The client ends; for failed reads, see ``_BAD_SECTORS``."""
+"""Advice for errors of the whole store, by error number. For failed reads, see ``_BAD_SECTORS``."""
 
 _BAD_SECTORS = {errno.EIO, errno.EBADMSG}
-"""Error numbers of the store that concern only one file if a read fails: it probably has bad sectors."""
+"""Error numbers in ``STORE_ERROR_ADVICE`` that concern only one file if a read fails: probably bad sectors."""
 
 
 def storage_error(action: str, path: Path, error: OSError) -> StorageError:
     """Return an error whose message is one line: the failed operation, the path, the reason and advice.
 
     Args:
-        action: the verb of the failed operation, such as "write"; for "read", see ``_BAD_SECTORS``.
+        action: the verb of the failed operation, such as "write".
         path: the file or folder.
         error: the error of the operating system.
 
     Returns:
-        A ``StoreFailed`` if the error concerns the whole store; otherwise another ``StorageError``.
+        A ``StoreFailed`` if the error concerns the whole store; otherwise a plain ``StorageError``.
     """
     number = error.errno or 0
     why = os.strerror(number) if number else str(error)

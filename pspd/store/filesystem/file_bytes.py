@@ -15,14 +15,16 @@ from pspd.store.filesystem.files import open_private
 OPEN_FILES_MAX = 128
 """The maximum number of open descriptors by default: two (data and journal) for each of 64 unfinished files."""
 BLOCK_BYTES = 4096
-"""The allocation unit of nearly all file systems, in bytes. A shorter hole saves no space."""
+"""The size of a block of nearly all file systems, in bytes. A shorter hole saves no space."""
 
 _ZEROS = bytes(1024 * 1024)
 """Zeros to compare data with; longer data is compared block by block."""
 
 
 class OpenFiles:
-    """Open descriptors by path. Files are opened on demand; the least recently used descriptor is closed to make room.
+    """The open descriptors of a store, by path.
+
+    A file is opened when its descriptor is requested. If too many are open, the least recently used one is closed.
 
     Args:
         count_max: the maximum number of open descriptors; None for ``OPEN_FILES_MAX``.
@@ -36,8 +38,9 @@ class OpenFiles:
         """Return the descriptor of a file; open the file if necessary.
 
         Args:
-            path: the file. If ``flags`` contain ``O_CREAT``, :func:`open_private` opens or creates the file.
-            flags: the flags for ``os.open``; not used if the file is open already.
+            path: the file.
+            flags: the flags for ``os.open``; not used if the file is open already. With ``O_CREAT``,
+                :func:`open_private` opens the file.
 
         Raises:
             StorageError: the file cannot be opened.
@@ -80,8 +83,7 @@ class OpenFiles:
 class FileBytes:
     """The bytes of one file on disk; implements ``pspd.store.files.verifier.SavedBytes``.
 
-    A change of the file's size or modification time since :meth:`mark_unchanged` counts as another program's, unless
-    :meth:`write_at` made the change.
+    A change of the file's size or modification time counts as another program's, unless :meth:`write_at` made it.
 
     Args:
         path: the file.
@@ -105,14 +107,14 @@ class FileBytes:
 
     @property
     def is_changed(self) -> bool:
-        """Whether another program has written to the file since :meth:`mark_unchanged`."""
+        """Whether another program has changed the file since :meth:`mark_unchanged`; False before its first call."""
         if self._known_state not in (None, self._state()):
             self._is_changed = True
         return self._is_changed
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the path still leads to the open file, and no other program has written to the file."""
+        """Whether the path still leads to the open file, and no other program has changed the file."""
         try:
             return os.path.samestat(os.lstat(self.path), os.fstat(self.fd)) and not self.is_changed
         except OSError:
@@ -126,7 +128,7 @@ class FileBytes:
         return stat.S_ISREG(state.st_mode) and self._known_state in (None, (state.st_size, state.st_mtime_ns))
 
     def mark_unchanged(self) -> None:
-        """Accept the file's present size and modification time: the file counts as unchanged."""
+        """Record the present size and modification time. Until they change again, the file counts as unchanged."""
         self._is_changed = False
         self._known_state = self._state()
 
@@ -135,7 +137,7 @@ class FileBytes:
         return state.st_size, state.st_mtime_ns
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        """See ``SavedBytes.write_at``. :func:`write_sparse` leaves holes for blocks of zeros."""
+        """See ``SavedBytes.write_at``; blocks of zeros become holes, as in :func:`write_sparse`."""
         fd = self.fd
         is_changed = self.is_changed
         try:
@@ -158,9 +160,9 @@ class FileBytes:
 
 
 def write_sparse(fd: int, offset: int, data: memoryview) -> None:
-    """Write all of ``data``, but leave holes in the file where ``data`` has blocks of zeros.
+    """Write all of ``data``, but write blocks of zeros only where the file has no hole.
 
-    Blocks of zeros are written only where the file has no hole. The file's length is the same as after a plain write.
+    The file's size and content are the same as after a plain write.
 
     Args:
         fd: the descriptor of a file that is open for reading and writing.
@@ -173,21 +175,20 @@ def write_sparse(fd: int, offset: int, data: memoryview) -> None:
     at = 0
     ends_in_hole = False
     for start, stop in zero_runs(offset, data):
-        _write(fd, offset + at, data[at:start])
+        _write_fully(fd, offset + at, data[at:start])
         for written, end in _data_ranges(fd, offset + start, offset + stop):
-            _write(fd, written, data[written - offset : end - offset])
+            _write_fully(fd, written, data[written - offset : end - offset])
         ends_in_hole = stop == len(data)
         at = stop
-    _write(fd, offset + at, data[at:])
+    _write_fully(fd, offset + at, data[at:])
     if ends_in_hole and os.fstat(fd).st_size < offset + len(data):
         os.ftruncate(fd, offset + len(data))
 
 
 def zero_runs(offset: int, data: memoryview) -> list[tuple[int, int]]:
-    """Return the runs ``[start, stop)``, as positions in ``data``, that fill blocks of the file with zeros.
+    """Return the runs ``[start, stop)`` of ``data`` that have only zeros.
 
-    A block that ``data`` covers only partly is included if ``data`` has only zeros there. The first byte of each block
-    is checked first, which excludes most blocks that are not all zeros.
+    The runs end at boundaries between blocks of the file, or at the ends of ``data``.
 
     Args:
         offset: the position of ``data`` in the file, in bytes.
@@ -200,7 +201,7 @@ def zero_runs(offset: int, data: memoryview) -> list[tuple[int, int]]:
     if not any(firsts) and len(data) <= len(_ZEROS) and _is_zeros(data, 0, len(data)):
         return [(0, len(data))]
     runs = [(0, lead)] if lead and _is_zeros(data, 0, lead) else []
-    index = firsts.find(0)
+    index = firsts.find(0)  # a block whose first byte is not zero is not compared
     while index >= 0:
         start = lead + index * BLOCK_BYTES
         stop = min(start + BLOCK_BYTES, len(data))
@@ -216,7 +217,7 @@ def _is_zeros(data: memoryview, start: int, stop: int) -> bool:
 
 
 def _data_ranges(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the parts ``[start, stop)`` of a file between two offsets, without the holes that the system reports."""
+    """Yield the parts ``[start, stop)`` between two offsets of a file that the system does not report as holes."""
     while offset < end:
         try:
             offset = os.lseek(fd, offset, os.SEEK_DATA)
@@ -230,7 +231,7 @@ def _data_ranges(fd: int, offset: int, end: int) -> Iterator[tuple[int, int]]:
         offset = hole
 
 
-def _write(fd: int, offset: int, data: memoryview) -> None:
+def _write_fully(fd: int, offset: int, data: memoryview) -> None:
     """Write all of ``data``. One ``pwrite`` may write fewer bytes, for example when the disk fills up."""
     while data:
         count = os.pwrite(fd, data, offset)

@@ -1,4 +1,4 @@
-"""Operations on a single file or folder: make it private, replace it atomically, publish, flush or compare it."""
+"""Operations on a single file or folder: make private, replace atomically, remove, publish, flush, compare."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pspd.store.filesystem.failures import storage_error
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_FOLDER_MODE = 0o700
 
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-# Opening a named pipe must not wait for a writer.
+_LINK_REFUSED = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+# With O_NONBLOCK, opening a named pipe does not wait for a writer.
 _FLUSH_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _LOG = logging.getLogger(__name__)
 
 
 def open_private(path: str | Path, flags: int) -> int:
-    """Open a file in the hidden folder; if it does not exist, create it as a private file, under any umask.
+    """Open a file; create it with mode 0600 if it does not exist, whatever the umask is.
 
-    If its owner may not read and write an existing file, the file becomes private.
+    An existing file whose owner may not read and write it gets mode 0600 too.
 
     Args:
         path: the file.
@@ -38,8 +38,8 @@ def open_private(path: str | Path, flags: int) -> int:
     try:
         fd = os.open(path, flags, PRIVATE_FILE_MODE)
     except PermissionError:
-        # A partial file gets its final mode, which may be read-only, before it gets its visible name. If the second
-        # step fails, the file may be written to again.
+        # A partial file gets its final mode, which may be read-only, before its final name. If it does not get the
+        # name, the store may have to write to the partial file again.
         os.chmod(path, PRIVATE_FILE_MODE)
         return os.open(path, flags)
     if os.fstat(fd).st_mode & PRIVATE_FILE_MODE != PRIVATE_FILE_MODE:
@@ -48,7 +48,7 @@ def open_private(path: str | Path, flags: int) -> int:
 
 
 def create_private_folder(path: Path) -> None:
-    """Create a folder that only its owner may use, under any umask.
+    """Create a folder with mode 0700, whatever the umask is.
 
     Raises:
         OSError: the folder cannot be created.
@@ -59,18 +59,18 @@ def create_private_folder(path: Path) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Make an existing folder, and the regular files directly in it, private.
+    """Give a folder mode 0700, and the regular files directly in it mode 0600.
 
-    A file with a second name (hard link) is left alone: it may be a finished file, which has the mode of the source's
-    file. If a mode cannot be changed (a file system without modes, a folder of another user), log a warning and stop.
+    A file with a second name (hard link) keeps its mode: it may be a finished file, which has its source's mode. If a
+    mode cannot be changed, for example because the file system has no modes, log a warning and stop.
     """
     try:
         if os.stat(folder).st_mode & MODE_BITS != PRIVATE_FOLDER_MODE:
             os.chmod(folder, PRIVATE_FOLDER_MODE)
         for entry in os.scandir(folder):
             state = entry.stat(follow_symlinks=False)
-            is_open = state.st_mode & MODE_BITS != PRIVATE_FILE_MODE
-            if is_open and stat.S_ISREG(state.st_mode) and state.st_nlink == 1:
+            has_other_mode = state.st_mode & MODE_BITS != PRIVATE_FILE_MODE
+            if has_other_mode and stat.S_ISREG(state.st_mode) and state.st_nlink == 1:
                 os.chmod(entry.path, PRIVATE_FILE_MODE)
     except OSError as error:
         _LOG.warning("other users may be able to read %s: cannot change its mode: %s", folder, error.strerror)
@@ -95,7 +95,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
     Args:
         path: the file.
-        data: the whole content of the file.
+        data: the new content of the file.
 
     Raises:
         StorageError: the file cannot be written; an existing file is unchanged.
@@ -127,32 +127,32 @@ def remove_file(path: Path) -> None:
         raise storage_error("remove", path, error) from None
 
 
-def publish_file(path: Path, visible_path: Path) -> None:
-    """Give a file a second name, which must be free. If hard links are impossible, rename the file instead.
+def publish_file(path: Path, new_path: Path) -> None:
+    """Give a file a second name, which must be free; rename the file if the file system refuses hard links.
 
     Do nothing if the file already has the second name.
 
     Args:
         path: the file.
-        visible_path: the path with the second name.
+        new_path: the path with the second name.
 
     Raises:
         FileExistsError: another file has the second name.
         OSError: the file system refuses.
     """
     try:
-        os.link(path, visible_path)
+        os.link(path, new_path)
     except OSError as error:
-        if is_same_file(path, visible_path):
+        if is_same_file(path, new_path):
             return  # an earlier call, perhaps before a crash, gave the file this name
-        if error.errno not in _NO_LINKS:
+        if error.errno not in _LINK_REFUSED:
             raise
-        if os.path.lexists(visible_path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(visible_path)) from None
-        os.rename(path, visible_path)
+        if os.path.lexists(new_path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new_path)) from None
+        os.rename(path, new_path)
 
 
-def flush(path: str | Path) -> None:
+def fsync_path(path: str | Path) -> None:
     """Flush a regular file or a folder to the disk.
 
     Raises:
@@ -172,14 +172,14 @@ def flush_file(path: Path) -> None:
         StorageError: the file or its folder cannot be opened, or the disk fails.
     """
     try:
-        flush(path)
-        flush(os.path.realpath(path.parent))  # a client's folder may be a symbolic link
+        fsync_path(path)
+        fsync_path(os.path.realpath(path.parent))  # a client's folder may be a symbolic link
     except OSError as error:
         raise storage_error("flush", path, error) from None
 
 
 def stat_regular(path: Path) -> os.stat_result | None:
-    """Return the ``stat`` result of a regular file; None if the path is not a regular file, or cannot be examined."""
+    """Return the ``lstat`` result of a regular file; None if the path is no regular file, or cannot be examined."""
     try:
         state = os.lstat(path)
     except OSError:

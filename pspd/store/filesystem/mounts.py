@@ -1,4 +1,4 @@
-"""Check that a client's folder is on a mounted disk, and not in the empty folder where a disk should be mounted."""
+"""Check that a disk is mounted where a client's folder is: an unmounted mount point is only an empty folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ _MOUNT_POINT_FIELD = 4
 
 
 def require_mount(folder: Path, mount_point: Path | None = None) -> None:
-    """Check that a disk is mounted, before anything is written to a folder.
+    """Check that a folder is on a mounted disk.
 
     Args:
         folder: the folder. It need not exist yet; symbolic links are followed.
-        mount_point: the path where a disk must be mounted; None for the folder itself or any parent except ``/``.
+        mount_point: the path where a disk must be mounted, at or above the folder. None allows any such path except
+            ``/``.
 
     Raises:
-        WrongState: no disk is mounted at a required path.
+        WrongState: no disk is mounted there.
         BadArgument: the folder is neither the mount point nor below it.
         StorageError: the mounts cannot be read.
     """
@@ -45,7 +46,7 @@ def require_mount(folder: Path, mount_point: Path | None = None) -> None:
 
 
 def _mount_points() -> set[Path]:
-    """Return every mount point that this process sees, except mount points where an automounter has mounted no disk.
+    """Return every mount point that this process sees, except those where an automounter has mounted no disk yet.
 
     Raises:
         StorageError: the kernel's list cannot be read.

@@ -1,7 +1,6 @@
 """Hash a file's blocks in child processes, while this process still loads the modules that it needs for seeding.
 
-Threads would not help: for small blocks, passing the interpreter lock costs as much as hashing. The caller uses the
-digests only if it has opened the same file, and the file is unchanged.
+Threads would not help: for small blocks, passing the interpreter lock costs as much as hashing.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import NamedTuple, Self
 from pspd.core.model.manifest import DIGEST_BYTES, DigestFunction, block_bytes_of
 
 PARALLEL_BYTES_MIN = 32 * 1024 * 1024
-"""The size of the smallest file that is hashed in processes, in bytes. For smaller files, this would save no time."""
+"""The minimum size of a file that is hashed in processes, in bytes. For smaller files, this would save no time."""
 PROCESSES_MAX = 8
 STRIPE_BLOCKS = 128
 """The number of consecutive blocks in a stripe. The stripes are assigned to the processes in rotation.
@@ -98,11 +97,11 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
         self.close()
 
     def block_digests(self, progress: Callable[[int], None]) -> bytes | None:
-        """Return the digests of all blocks in order, or None on failure. Call this only once: it ends the processes.
+        """Return the digests of all blocks in order, and end the processes. Return None on failure.
 
         Args:
-            progress: a function that is called with the number of bytes hashed so far; an exception from it ends the
-                hashing.
+            progress: a function that is called with the number of bytes hashed so far. An exception from it ends the
+                processes.
         """
         found: list[bytes] = []
         with self:
@@ -147,7 +146,7 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
         self._pids.append(pid)
 
     def _run_child(self, fd: int, stripes: list[range], digest: DigestFunction, pipe: int) -> None:
-        """Hash stripes in the forked process, write the digests to a pipe, and exit. A closed pipe ends the process."""
+        """Hash stripes in the forked process, write the digests to a pipe, and exit; also exit on any error."""
         step = block_bytes_of(self.state.size_bytes)
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
@@ -165,5 +164,5 @@ class ParallelHash(contextlib.AbstractContextManager["ParallelHash"]):
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
-    """Open a file. If it is a named pipe, do not wait for a writer."""
+    """Open a file; if it is a named pipe, do not wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)

@@ -18,9 +18,9 @@ from pspd.store.source.parallel_hash import FileState, ParallelHash
 from pspd.store.tree.archive import FolderArchive
 
 Progress = Callable[[int], None]
-"""A function that is called with the number of bytes read so far."""
+"""A function that is called with the number of bytes hashed so far."""
 
-_PROGRESS_STEP_BYTES = 16 * 1024 * 1024
+_PROGRESS_INTERVAL_BYTES = 16 * 1024 * 1024
 
 
 def name_of(path: Path) -> str:
@@ -31,11 +31,11 @@ def name_of(path: Path) -> str:
 class FileContent:
     """One regular file, read through one descriptor, even if another file replaces it at its path.
 
-    This class has the interface of :class:`FolderArchive`.
+    :class:`FolderArchive` has the same interface.
 
     Attributes:
         size_bytes: the file's size when it was opened.
-        mode: the permission bits for copies: those of the opened file, and always the owner's right to read.
+        mode: the permission bits for copies: those of the opened file, and the owner's right to read.
         state: the file's state when it was opened.
     """
 
@@ -67,7 +67,7 @@ class FileContent:
             raise BadArgument(f"cannot seed {path}: its size is unknown until it is read: seed a copy of it")
 
     def _is_generated(self) -> bool:
-        """Return whether the kernel generates the empty-looking file, as in ``/proc``; also True if reading fails."""
+        """Return whether a file of size 0 has content, as in ``/proc``; also True if it cannot be read."""
         try:
             return bool(os.pread(self._fd, 1, 0))
         except OSError:
@@ -92,7 +92,7 @@ class FileContent:
         return data
 
     def payload(self, offset: int, length: int) -> FileSlice:
-        """Return a slice of the file for sending. Its descriptor stays valid until :meth:`close`.
+        """Return a part of the file for sending. The descriptor stays valid until :meth:`close`.
 
         Args:
             offset: the position in the file, in bytes.
@@ -101,12 +101,12 @@ class FileContent:
         return FileSlice(self._fd, offset, length)
 
     def require_unwritten(self) -> None:
-        """Raise ``StorageError`` if the file was written to after it was opened. This takes one system call."""
+        """Raise ``StorageError`` if the opened file was written to. This takes one system call."""
         if FileState.of(os.fstat(self._fd)) != self.state:
             raise changed_while_read(self._path)
 
     def require_unchanged(self) -> None:
-        """Raise ``StorageError`` if the opened file was written to, or is no longer at its path."""
+        """Raise ``StorageError`` if the opened file was written to, or if its path leads elsewhere."""
         with suppress(OSError):
             if FileState.of(os.stat(self._path)) == self.state:
                 return
@@ -122,7 +122,7 @@ class FileContent:
 class SourceStore:
     """Implements ``pspd.core.model.storage.Storage`` for a source, which has every chunk from the start.
 
-    Call :meth:`build_manifest` first, and :meth:`divide` when the number of shares is known. Then call :meth:`payload`.
+    Call :meth:`build_manifest` before any method that takes a ``file_id``.
     """
 
     def __init__(self, path: Path, name: str, digest: DigestFunction) -> None:
@@ -130,7 +130,7 @@ class SourceStore:
 
         Args:
             path: the file or folder.
-            name: the name under which it is distributed.
+            name: the name under which the network distributes it.
             digest: the digest function of manifests.
 
         Raises:
@@ -150,15 +150,15 @@ class SourceStore:
         return self._content.size_bytes
 
     def build_manifest(self, progress: Progress = lambda _: None, hashing: ParallelHash | None = None) -> Manifest:
-        """Read the file or folder once, and return its manifest, not yet divided.
+        """Hash the file or folder, and return its manifest. It is not yet divided.
 
         Args:
-            progress: a function that is called with the number of bytes read so far.
+            progress: a function that is called with the number of bytes hashed so far.
             hashing: the processes that hash the file; None if there are none. Their digests are used only if they
                 opened the same file in the same state.
 
         Raises:
-            BadArgument: something that was added to the folder meanwhile cannot be distributed.
+            BadArgument: the file is too large, or something that was added to the folder cannot be distributed.
             StorageError: the file or folder cannot be read, or was changed since it was opened.
         """
         content, digests = self._content, None
@@ -174,12 +174,12 @@ class SourceStore:
         return manifest
 
     def _read(self, progress: Progress) -> Manifest:
-        """Hash the blocks one by one in this process, and return the manifest."""
+        """Hash the blocks in this process, and return the manifest."""
         content, reported_bytes = self._content, 0
 
         def read_at(offset: int, length: int) -> bytes:
             nonlocal reported_bytes
-            if offset - reported_bytes >= _PROGRESS_STEP_BYTES:
+            if offset - reported_bytes >= _PROGRESS_INTERVAL_BYTES:
                 reported_bytes = offset
                 progress(offset)
             return content.read_at(offset, length)
@@ -189,7 +189,7 @@ class SourceStore:
         return Manifest.build(self._name, size_bytes, read_at, self._digest, is_folder=is_folder, mode=mode)
 
     def divide(self, share_count: int) -> Manifest:
-        """Divide the file into shares (R1), and return the new manifest. :meth:`manifest` returns it from now on.
+        """Divide the file into shares (R1), keep the new manifest, and return it.
 
         Raises:
             StorageError: the file or folder cannot be read, or was changed since it was opened.
@@ -222,14 +222,14 @@ class SourceStore:
         return _all_held(manifest)
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> WriteResult:
-        """See ``Storage.write``. This raises ``InternalError``, because a source requests nothing."""
+        """See ``Storage.write``. This raises ``InternalError``, because a source requests no chunks."""
         raise InternalError(f"the source of {file_id.hex()} received chunks [{start}, {stop}), but requests none")
 
     def payload(self, file_id: FileId, start: int, stop: int) -> FileSlice | memoryview:
         """See ``Storage.payload``. The descriptor of a ``FileSlice`` stays valid until :meth:`close`.
 
         Raises:
-            InternalError: the chunks are not in the file.
+            InternalError: the file is unknown, or the chunks are not in it.
             StorageError: the file or folder was changed since it was opened, or the folder cannot be read.
         """
         manifest = self.manifest(file_id)
@@ -244,11 +244,11 @@ class SourceStore:
         return RangeSet()
 
     def finish(self, file_id: FileId) -> None:
-        """See ``Storage.finish``: the file is finished from the start."""
+        """See ``Storage.finish``. The file is finished from the start."""
         self.manifest(file_id)
 
     def discard(self, file_id: FileId) -> None:
-        """See ``Storage.discard``: this does nothing. The user's file stays, and the store still knows it."""
+        """Do nothing: the user's file stays, and the store still knows it."""
 
     def verify(self, file_id: FileId) -> None:
         """See ``Storage.verify``.
@@ -258,12 +258,12 @@ class SourceStore:
         """
         manifest = self.manifest(file_id)
         self._content.require_unwritten()
-        read = Manifest.build(manifest.name, manifest.size_bytes, self._content.read_at, self._digest)
-        if read.block_digests != manifest.block_digests:
+        found = Manifest.build(manifest.name, manifest.size_bytes, self._content.read_at, self._digest)
+        if found.block_digests != manifest.block_digests:
             raise changed_while_read(self._path)
 
     def require_usable(self) -> None:
-        """See ``Storage.require_usable``: this checks nothing. Errors are raised when the file is read."""
+        """Do nothing: errors are raised when the file is read."""
 
     def close(self) -> None:
         """Close the file, or all open files of the folder; idempotent."""

@@ -2,8 +2,7 @@
 
 An archive is a POSIX tar (pax): the folder itself, then its content in path order. It contains modes and symbolic
 links, but no owners or times. Equal folders have equal archives. A source never stores an archive; it makes the bytes
-from the folder on demand. The parser accepts an archive only if a source would make the same headers and the same
-end. The parser does not check the padding after the content of files.
+from the folder on demand. The parser accepts an archive only if a source could have made every byte of it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pspd.store.tree.entries import FILE, FOLDER, LINK, TOP, ArchiveError, Entry
 from pspd.store.tree.traverse import raise_error, walk
 
 HEADER_BYTES_MAX = 1 << 30
-"""The maximum size of all headers of an archive together, in bytes."""
+"""The maximum size of all headers of an archive together, in bytes, because a client parses them all in memory."""
 ARCHIVE_END = bytes(2 * tarfile.BLOCKSIZE)
 """The bytes at the end of an archive."""
 
@@ -42,7 +41,10 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class FolderArchive:
-    """The archive of a folder, made from the folder on demand. The folder must not change after it is listed.
+    """The archive of a folder. Its bytes are made from the folder when they are read.
+
+    The folder must not change after it is listed. :class:`pspd.store.source.source_store.FileContent` has the same
+    interface.
 
     Attributes:
         size_bytes: the archive's size.
@@ -58,7 +60,7 @@ class FolderArchive:
             folder: the folder.
 
         Raises:
-            BadArgument: something in the folder cannot be distributed.
+            BadArgument: something in the folder cannot be distributed, or its paths are too many or too long.
             StorageError: something in the folder cannot be read.
         """
         self._folder = folder
@@ -69,6 +71,8 @@ class FolderArchive:
         for entry in self._entries:
             self._starts.append(offset)
             offset += len(entry.header()) + padded_size(entry.size_bytes)
+        if offset - sum(padded_size(entry.size_bytes) for entry in self._entries) > HEADER_BYTES_MAX:
+            raise BadArgument(f"cannot seed {folder}: its paths are too many or too long: seed its parts one by one")
         self.size_bytes = offset + len(ARCHIVE_END)
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -102,7 +106,7 @@ class FolderArchive:
         return memoryview(self.read_at(offset, length))
 
     def require_unwritten(self) -> None:
-        """Do nothing. The class for a single file checks for writes here; this class does so in :meth:`read_at`."""
+        """Do nothing: :meth:`read_at` checks each file that it reads."""
 
     def require_unchanged(self) -> None:
         """Check that the folder was not changed since it was listed.
@@ -119,22 +123,22 @@ class FolderArchive:
         self._open_files.close_all()
 
     def _part(self, index: int, offset: int, end: int) -> bytes:
-        """Return bytes from ``offset`` up to at most ``end``: of one part of entry ``index``, or of the archive's end.
+        """Return bytes from ``offset``, in entry ``index``, up to ``end`` at most.
 
-        The parts of an entry are its header, its content and its padding.
+        The bytes are all from the entry's header, from its content, from its padding, or from the archive's end.
         """
         if offset >= self.size_bytes - len(ARCHIVE_END):
             return bytes(end - offset)
         entry = self._entries[index]
         header = entry.header()
-        at = offset - self._starts[index]
-        wanted = end - offset
-        if at < len(header):
-            return header[at : at + wanted]
-        at -= len(header)
-        if at < entry.size_bytes:
-            return self._content(entry, at, min(wanted, entry.size_bytes - at))
-        return bytes(min(wanted, padded_size(entry.size_bytes) - at))
+        position = offset - self._starts[index]
+        wanted_bytes = end - offset
+        if position < len(header):
+            return header[position : position + wanted_bytes]
+        position -= len(header)
+        if position < entry.size_bytes:
+            return self._content(entry, position, min(wanted_bytes, entry.size_bytes - position))
+        return bytes(min(wanted_bytes, padded_size(entry.size_bytes) - position))
 
     def _content(self, entry: Entry, offset: int, length: int) -> bytes:
         path = self._folder / entry.name
@@ -152,7 +156,7 @@ class FolderArchive:
 
 
 def padded_size(size_bytes: int) -> int:
-    """Return the size of a file's content in an archive, in bytes: rounded up to whole tar blocks."""
+    """Return a file's size in an archive, in bytes: its size rounded up to whole tar blocks."""
     return -(-size_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
@@ -163,8 +167,8 @@ def _entries_in(folder: Path) -> list[Entry]:
         entries.validate_entries(found)
     except OSError as error:
         raise storage_error("read", Path(error.filename or folder), error) from None
-    except ArchiveError as invalid:
-        raise BadArgument(f"cannot seed {folder}: {invalid}: change or remove that") from None
+    except ArchiveError as error:
+        raise BadArgument(f"cannot seed {folder}: {error}: change the folder first") from None
     return found
 
 
@@ -195,7 +199,7 @@ def parse_entries(read_at: Callable[[int, int], bytes], size_bytes: int) -> list
         size_bytes: the archive's size.
 
     Raises:
-        ArchiveError: no source would make the archive, or its headers are too large.
+        ArchiveError: no source makes such an archive, or its headers are too large.
     """
     found: list[tuple[Entry, int]] = []
     offset, end = 0, size_bytes - len(ARCHIVE_END)
@@ -206,10 +210,12 @@ def parse_entries(read_at: Callable[[int, int], bytes], size_bytes: int) -> list
         except (ValueError, tarfile.TarError):
             raise ArchiveError(f"its entry at byte {offset} is malformed") from None
         header_bytes += content_offset - offset
-        offset = content_offset + padded_size(entry.size_bytes)
+        content_end, offset = content_offset + entry.size_bytes, content_offset + padded_size(entry.size_bytes)
+        if offset > end or any(read_at(content_end, offset - content_end)):
+            raise ArchiveError(f"its content before byte {offset} is cut off, or its padding is not zero")
         found.append((entry, content_offset))
         if len(found) > entries.ENTRIES_MAX or header_bytes > HEADER_BYTES_MAX:
-            raise ArchiveError("it has too many entries")
+            raise ArchiveError("its entries are too many or too long")
     entries.validate_entries([entry for entry, _ in found])
     if offset != end or read_at(end, len(ARCHIVE_END)) != ARCHIVE_END:
         raise ArchiveError("its end is malformed")
@@ -242,7 +248,7 @@ def _entry_at(read_at: Callable[[int, int], bytes], offset: int) -> tuple[Entry,
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
-    """Return the records of a pax header. A record has its own length, a space, a key, ``=``, a value and a newline."""
+    """Return the records of a pax header. Each has its own length, a space, a key, ``=``, a value and a newline."""
     records: dict[str, str] = {}
     while data:
         if len(records) == _PAX_RECORDS_MAX:
@@ -250,7 +256,7 @@ def _pax_records(data: bytes) -> dict[str, str]:
         length = int(data[: data.index(b" ")])
         key, _, value = data[data.index(b" ") + 1 : length - 1].partition(b"=")
         if length < len(b"3 =\n"):
-            raise ValueError("an endless pax record")
+            raise ValueError("a pax record that is too short")
         if key.decode("ascii") in records:
             raise ValueError("a repeated pax record")
         records[key.decode("ascii")] = value.decode("utf-8", "surrogateescape")

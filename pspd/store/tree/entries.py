@@ -1,7 +1,7 @@
 """The entries of a folder's archive, and the rules that they must obey.
 
 A valid archive stays within its folder: every entry is in a folder of the archive, and no symbolic link leads out of
-the folder, not even through other links. The check reads only the entries, not a disk.
+the folder, not even through other links. The rules are checked without the disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEPTH_MAX = 200
 """The maximum number of components in a path."""
 PATH_CHARACTERS_MAX = 4096
 LINKS_FOLLOWED_MAX = 40
-"""How many symbolic links Linux follows on one path."""
+"""The maximum number of symbolic links that Linux follows on one path."""
 LINK_STEPS_MAX = 5_000_000
 """The maximum number of path components that are visited to resolve all links of one archive."""
 
@@ -43,8 +43,8 @@ class Entry:
         kind: ``FILE``, ``FOLDER`` or ``LINK``.
         mode: the permission bits.
         size_bytes: the size of a file; 0 for a folder or link.
-        mtime_ns: the modification time of a file on a disk, in nanoseconds; 0 for a folder or link, and for every entry
-            from an archive, which contains no times.
+        mtime_ns: the modification time of a file, in nanoseconds; 0 for a folder or link, and for every entry that was
+            parsed from an archive, because archives contain no times.
         target: the target of a link; empty for a file or folder.
     """
 
@@ -57,7 +57,7 @@ class Entry:
 
     @staticmethod
     def of_path(folder: Path, name: str) -> Entry:
-        """Return the entry for a path in a folder. The entry's mode always lets the owner of a copy read the copy.
+        """Return the entry for a path in a folder. Its mode always lets the owner read the copy.
 
         Args:
             folder: the folder.
@@ -92,7 +92,7 @@ def validate_entries(entries: list[Entry]) -> None:
     """Check that the entries form a valid archive.
 
     The first entry is the folder itself; every other entry is in a folder of the archive. Paths are unique, sorted and
-    short enough. Modes let the owner of a copy read the copy. No link is absolute, leads out of the folder, or loops.
+    within the limits. Each mode lets the owner read the copy. No link is absolute, leads out of the folder, or loops.
 
     Raises:
         ArchiveError: an entry is invalid.
@@ -102,7 +102,6 @@ def validate_entries(entries: list[Entry]) -> None:
     if len(entries) > ENTRIES_MAX:
         raise ArchiveError(f"it has more than {ENTRIES_MAX} entries")
     for entry in entries:
-        # The owner must be able to read a copy, and only a link has a target.
         needed = {FILE: stat.S_IRUSR, FOLDER: stat.S_IRUSR | stat.S_IXUSR, LINK: MODE_BITS}[entry.kind]
         needed |= stat.S_IRWXU if entry.name == TOP else 0
         has_null = "\0" in entry.name + entry.target
@@ -125,7 +124,7 @@ def validate_entries(entries: list[Entry]) -> None:
 
 
 def validate_path_limits(name: str, target: str = "") -> None:
-    """Check that a path is short enough.
+    """Check the limits of a path.
 
     Args:
         name: the path of an entry.
@@ -140,9 +139,9 @@ def validate_path_limits(name: str, target: str = "") -> None:
 
 
 def _is_unsafe_link(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> bool:
-    """Return whether a link is absolute, leads out of the folder, or exceeds a limit (as a loop does).
+    """Return whether a link is absolute, leads out of the folder, is too deep, or passes through too many links.
 
-    Each path component takes one of ``steps``, which all links of an archive share.
+    A loop passes through too many links. Each visited path component takes one of ``steps``, the budget of the archive.
 
     Raises:
         ArchiveError: no steps are left.

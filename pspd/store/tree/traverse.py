@@ -1,4 +1,4 @@
-"""Operations on a whole folder: walk, compare times, remove, flush. They work at any depth."""
+"""Operations on a whole folder of any depth: walk, compare times, remove, flush."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from pspd.store.filesystem.failures import storage_error
-from pspd.store.filesystem.files import flush
+from pspd.store.filesystem.files import fsync_path
 
 
 def walk(
     root: str | Path, onerror: Callable[[OSError], None] = lambda _: None
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield a folder and every folder below it, parents first. ``os.walk`` of Python 3.11 fails for deep folders.
+    """Yield a folder and every folder below it, parents first.
+
+    This replaces ``os.walk``, which fails for deep folders in Python 3.11.
 
     Args:
         root: the folder.
-        onerror: a function that is called with the error if a folder cannot be read. The folder is then skipped.
+        onerror: a function that is called with the error if a folder cannot be read. If it returns, the folder is
+            skipped.
 
     Yields:
         A folder's path, the names of the folders in it, and the names of everything else, links to folders included.
@@ -41,7 +44,7 @@ def walk(
 
 
 def raise_error(error: OSError) -> None:
-    """Raise the error. As ``onerror``, this function ends :func:`walk`."""
+    """Raise the error: an ``onerror`` that ends :func:`walk`."""
     raise error
 
 
@@ -51,7 +54,7 @@ def is_real_folder(path: Path) -> bool:
 
 
 def is_changed_since(root: Path, time_ns: int) -> bool:
-    """Return whether a folder or anything in it was changed after a time; also True if this cannot be determined.
+    """Return whether a folder or anything in it was changed after a time; also True if something cannot be examined.
 
     Args:
         root: the folder.
@@ -93,7 +96,7 @@ def remove_tree(path: Path) -> None:
 def flush_tree(root: Path) -> None:
     """Flush a folder, its content, and its entry in the parent folder to the disk.
 
-    Paths that vanish or that this user may not open are skipped.
+    Skip paths that vanish and paths that this user may not open.
 
     Raises:
         StorageError: the disk fails.
@@ -101,13 +104,13 @@ def flush_tree(root: Path) -> None:
     try:
         for folder, _, names in walk(root):
             for path in [*(os.path.join(folder, name) for name in names), folder]:
-                _flush(path)
-        _flush(os.path.realpath(root.parent))
+                _fsync_if_possible(path)
+        _fsync_if_possible(os.path.realpath(root.parent))
     except OSError as error:
         raise storage_error("flush", root, error) from None
 
 
-def _flush(path: str | Path) -> None:
+def _fsync_if_possible(path: str | Path) -> None:
     with suppress(FileNotFoundError, PermissionError):
         if stat.S_IFMT(os.lstat(path).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
-            flush(path)
+            fsync_path(path)

@@ -18,7 +18,7 @@ from pspd.store.tree.entries import FILE, FOLDER, LINK, ArchiveError, Entry
 from pspd.store.tree.traverse import is_real_folder, remove_tree
 
 _COPY_BYTES = 1024 * 1024
-"""How many bytes are copied at once."""
+"""The number of bytes that are copied at once."""
 
 
 def unpack(archive: Path, folder: Path, raise_if_stopping: Callable[[], None]) -> None:
@@ -26,8 +26,8 @@ def unpack(archive: Path, folder: Path, raise_if_stopping: Callable[[], None]) -
 
     Args:
         archive: the path of the archive.
-        folder: the new folder. Anything that has its path already is removed first.
-        raise_if_stopping: a function that is called regularly; an exception from it ends the unpacking.
+        folder: the path of the new folder. Anything at this path is removed first.
+        raise_if_stopping: a function that is called between steps; an exception from it ends the unpacking.
 
     Raises:
         StorageError: the archive is invalid, or the disk fails.

@@ -43,6 +43,14 @@ class TestFolder:
         (tmp_path / ".psp" / name).rmdir()
         DiskStore(tmp_path, blake3_digest).close()
 
+    def test_link_to_an_endless_device_is_no_instance_id(self, tmp_path: Path) -> None:
+        instance = tmp_path / ".psp" / "instance"
+        instance.parent.mkdir()
+        instance.symlink_to("/dev/full")
+        DiskStore(tmp_path, blake3_digest).close()
+        assert instance.is_file()
+        assert not instance.is_symlink()
+
     def test_failed_lock_raises(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("fcntl.flock", error_of(errno.ENOLCK))
         with pytest.raises(StorageError, match="cannot lock"):

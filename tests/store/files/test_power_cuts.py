@@ -23,6 +23,8 @@ import pspd.store.files.recovery
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import FileSlice, HeldChunks
 from pspd.errors import StorageError
+from pspd.store.digests import blake3_digest
+from pspd.store.files.disk import DiskStore
 from tests.store.stores import MIB, DiskBench, FolderSample, Sample
 
 STEPS_MAX = 1000
@@ -243,6 +245,17 @@ def test_flushed_file_is_not_read_after_power_loss(tmp_path: Path, monkeypatch: 
         bench.restart()
     assert bench.store.known()[SMALL.file_id].complete
     bench.store.close()
+
+
+def test_verified_files_are_flushed(tmp_path: Path) -> None:
+    with cut_after(STEPS_MAX) as disk:
+        bench = DiskBench(tmp_path / "client")
+        for sample in (SMALL, FOLDER):
+            bench.receive(sample)
+        bench.store.close()
+        DiskStore(bench.folder, blake3_digest, trusts_records=False).close()
+    files = [bench.path(FOLDER, "tar"), bench.folder / "small.bin", *(bench.folder / "folder").rglob("*.*")]
+    assert not disk.unflushed.intersection(path.stat().st_ino for path in files)
 
 
 @pytest.fixture

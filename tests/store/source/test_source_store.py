@@ -63,7 +63,7 @@ class TestServing:
             assert os.pread(part.fd, part.length, part.offset) == sample.chunks(start, start + 1)
 
     def test_build_reports_progress(self, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(source_store, "_PROGRESS_STEP_BYTES", 3 * MIB)
+        monkeypatch.setattr(source_store, "_PROGRESS_INTERVAL_BYTES", 3 * MIB)
         told: list[int] = []
         opened(Sample(8 * MIB)).build_manifest(told.append)
         assert told == [3 * MIB, 6 * MIB, 8 * MIB]

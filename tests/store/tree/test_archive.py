@@ -19,7 +19,7 @@ from pspd.core.model.manifest import Manifest
 from pspd.errors import BadArgument, StorageError
 from pspd.store.digests import blake3_digest
 from pspd.store.source.source_store import SourceStore
-from pspd.store.tree import entries
+from pspd.store.tree import archive, entries
 from pspd.store.tree.archive import FolderArchive, padded_size, parse_entries
 from pspd.store.tree.entries import FILE, FOLDER, LINK, ArchiveError, Entry
 from pspd.store.tree.traverse import flush_tree, is_changed_since, remove_tree
@@ -73,6 +73,11 @@ def foreign(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, **more: Any
     for key, value in more.items():
         setattr(info, key, value)
     return info.tobuf(tarfile.GNU_FORMAT if size < 0 else tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def parsed(data: bytes) -> list[tuple[Entry, int]]:
+    """Return the entries of an archive, each with the offset of its content."""
+    return parse_entries(lambda offset, length: data[offset : offset + length], len(data))
 
 
 def never_stopped() -> None:
@@ -156,6 +161,14 @@ class TestFolderArchive:
 
 
 class TestRefusals:
+    def test_too_many_long_paths_are_refused(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        header_bytes = sum(len(entry.header()) for entry, _ in parsed(archived(folder)))
+        monkeypatch.setattr(archive, "HEADER_BYTES_MAX", header_bytes)
+        FolderArchive(folder).close()
+        monkeypatch.setattr(archive, "HEADER_BYTES_MAX", header_bytes - 1)
+        with pytest.raises(BadArgument, match=r"^cannot seed .*: its paths are too many or too long: seed its parts"):
+            FolderArchive(folder)
+
     def test_pipe_is_refused(self, folder: Path) -> None:
         os.mkfifo(folder / "pipe")
         with pytest.raises(BadArgument, match=r"data/pipe: it is not a file, folder or symbolic link: remove it"):
@@ -259,7 +272,9 @@ class TestUnpack:
             [(TOP, b""), foreign("a", pax_headers={"path": "b\0c"})],
             [(TOP, b""), foreign("a", pax_headers={f"key{number}": "x" for number in range(5000)})],
             [(TOP, b""), foreign("a", size=2**60)],
+            [(TOP, b""), (Entry("a", FILE, 0o644, 2**70), b"")],
             [(TOP, b""), bytes(512), file("a")],
+            [(TOP, b""), file("a")[0].header() + b"x" * 512],
             [(TOP, b""), b"x" * 512],
         ],
     )
@@ -309,7 +324,7 @@ class TestUnpack:
         position = data.draw(st.integers(0, len(whole) - 1))
         whole[position] ^= data.draw(st.integers(1, 255))
         try:
-            found = parse_entries(lambda offset, length: bytes(whole[offset : offset + length]), len(whole))
+            found = parsed(bytes(whole))
         except ArchiveError:
             return
         assert all(".." not in entry.name.split("/") and not entry.name.startswith("/") for entry, _ in found)
