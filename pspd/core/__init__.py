@@ -1,6 +1,6 @@
-"""The protocol, sans-I/O: no socket, no clock, no asyncio, no randomness of its own.
+"""The protocol, sans-I/O: no sockets, no clock, no asyncio, and no source of randomness.
 
-Two machines, :class:`pspd.core.server.machine.ServerMachine` and :class:`pspd.core.client.machine.ClientMachine`, take
-inputs (datagrams, finished transfers, the time) and hand out effects. Whoever drives them does what
-the effects say. The same inputs give the same effects, byte for byte.
+:class:`pspd.core.server.machine.ServerMachine` and :class:`pspd.core.client.machine.ClientMachine` receive inputs (a
+seed, datagrams, finished transfers, the time), and return effects. A driver carries out the effects. The same inputs
+give the same effects, byte for byte.
 """

@@ -128,7 +128,7 @@ class BlankStore:
         """See ``Storage.write``."""
         entry = self._entries[file_id]
         entry.arrived.add(start, stop)
-        whole = entry.manifest.whole_units(*entry.arrived.around(start, stop))
+        whole = entry.manifest.whole_units(*entry.arrived.enclosing_range(start, stop))
         verified = entry.verified.gaps(*whole)
         entry.verified.add(*whole)
         return WriteResult(RangeSet(verified))

@@ -24,7 +24,7 @@ def hearers(bench: Bench) -> list[str]:
     return [effect.address[0] for effect in sent if isinstance(decode_datagram(effect.data), Broadcast)]
 
 
-TWO_CHUNKS_NS = SERVER_TUNING.receive_ns + 2 * SERVER_TUNING.receive_ns_per_chunk
+TWO_CHUNKS_NS = SERVER_TUNING.receive_timeout_ns + 2 * SERVER_TUNING.receive_timeout_ns_per_chunk
 """How long a contribution of two chunks may take."""
 
 

@@ -68,12 +68,12 @@ class TestRangeSetAgainstPlainSet:
     def test_around_returns_the_range_that_covers_another(self, changes, span) -> None:
         ranges, _ = built(changes)
         if span[0] >= span[1]:
-            assert ranges.around(*span) == Range(span[0], span[0])
+            assert ranges.enclosing_range(*span) == Range(span[0], span[0])
         elif ranges.covers(*span):
-            assert [ranges.around(*span)] == [run for run in ranges if run.start <= span[0] < run.stop]
+            assert [ranges.enclosing_range(*span)] == [run for run in ranges if run.start <= span[0] < run.stop]
         else:
             with pytest.raises(AssertionError, match="not in the set"):
-                ranges.around(*span)
+                ranges.enclosing_range(*span)
 
     @given(steps, steps)
     def test_common_and_minus(self, changes, others) -> None:

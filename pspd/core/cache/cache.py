@@ -129,7 +129,7 @@ class Cache:
             start: the first chunk.
             stop: one past the last chunk.
         """
-        for extent in self._exactly(file_id, start, stop):
+        for extent in self._isolated(file_id, start, stop):
             extent.is_cached = True
             self._reserved_chunks -= extent.chunk_count
             self._lru.append(extent)
@@ -143,7 +143,7 @@ class Cache:
             start: the first chunk.
             stop: one past the last chunk.
         """
-        for extent in self._exactly(file_id, start, stop):
+        for extent in self._isolated(file_id, start, stop):
             self._reserved_chunks -= extent.chunk_count
             self._drop(extent)
         self._lower_high_water()
@@ -201,7 +201,7 @@ class Cache:
         """
         extents = self._files[file_id]
         last: Extent | None = None
-        for extent in self._exactly(file_id, start, stop):
+        for extent in self._isolated(file_id, start, stop):
             assert extent.is_cached, "a reserved range cannot be read"
             self._lru.remove(extent)
             if last is not None and self._arena.is_contiguous(last.slot + last.chunk_count, extent.slot):
@@ -257,7 +257,7 @@ class Cache:
             stop: one past the last chunk.
         """
         for part in self.cached(file_id, start, stop):
-            self._drop_unpinned(self._exactly(file_id, *part))
+            self._drop_unpinned(self._isolated(file_id, *part))
 
     def resize(self, capacity_chunks: int) -> None:
         """Change the capacity, and evict chunks beyond it, except pinned and reserved ones.
@@ -309,7 +309,7 @@ class Cache:
     def _drop_ranges(self, ranges: list[FileRange]) -> int:
         """Drop ranges that are cached and not pinned. Return the number of dropped chunks."""
         for each in ranges:
-            for extent in self._exactly(*each):
+            for extent in self._isolated(*each):
                 self._drop(extent)
         self._lower_high_water()
         return sum(stop - start for _, start, stop in ranges)
@@ -331,8 +331,8 @@ class Cache:
         if self.high_water_chunks > self.capacity_chunks:
             self.high_water_chunks = self._used_chunks
 
-    def _exactly(self, file_id: FileId, start: int, stop: int) -> list[Extent]:
-        """Split the extents that cross the ends of a range in use. Return the extents of the range."""
+    def _isolated(self, file_id: FileId, start: int, stop: int) -> list[Extent]:
+        """Split the extents that cross the ends of a range in use; return the extents that together are the range."""
         extents = self._files[file_id]
         for boundary in (start, stop):
             extent = extents.at(boundary)

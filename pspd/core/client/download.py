@@ -21,7 +21,7 @@ class Stage(Enum):
 
     In SHARE, the client gets its shares. In WAITING, it requests nothing until the server starts the exchange or
     assigns the file again. In EXCHANGE, it gets all missing chunks. In FINISHING, it makes the file visible. In
-    COMPLETE, the file is visible. In DECLINED, the client cannot take the file.
+    COMPLETE, the file is visible. In DECLINED, the client cannot store the file.
     """
 
     SHARE = "share"
@@ -81,11 +81,11 @@ class Download:
         self._parameters = parameters
         self._tuning = tuning
         self._random = random
-        self._acknowledged = 0  # number of the latest stored delivery
+        self._acknowledged = 0  # the highest number of a stored delivery
         self._outstanding = RangeSet()  # chunks of the last request, without those delivered since
         self._retry_after_ns = 0  # from the REQUEST_ACK of the last request; 0 without one
         self._expects_wait = False  # whether deliveries take longer than the timeout
-        self._cursor = 0  # one past the last chunk of the latest broadcast
+        self._cursor = 0  # the end of the latest broadcast
         self._sequence_start = 0  # where the sequential order starts
         self._requested_stop = 0  # one past the last chunk that the last request named
         self._advertised_chunks = self.window.chunks  # the window in the last request
@@ -136,7 +136,7 @@ class Download:
         self._sequence_start = self._repeats = 0
 
     def advance(self) -> bool:
-        """Enter the next stage if the current one is done; return whether it was done."""
+        """Enter WAITING if all shares are held, or FINISHING if the file is whole; return whether the stage changed."""
         if self.stage is Stage.SHARE and all(self.verified.covers(*share) for share in self.shares):
             self.stage = Stage.WAITING
             return True
@@ -173,10 +173,10 @@ class Download:
     def next_request(
         self, session: int, number: int, now: int, *, repeated: bool = False, downlink_ok: bool = False
     ) -> Request:
-        """Return the next request, and record it as sent. This ends a pause.
+        """Return the next request, and record it as sent. This ends the pause after corrupt deliveries.
 
         The request names as many wanted ranges as the parameters and the size of a datagram allow. A request without
-        ranges ends all measurements of round trips.
+        ranges cancels all measurements of round trips that have begun.
 
         Args:
             session: the number of the client's session.
@@ -207,7 +207,7 @@ class Download:
         )
 
     def note_broadcast(self, stop: int) -> None:
-        """Move the cursor to ``stop``, the end of the latest broadcast, so that all clients request the same chunks."""
+        """Move the cursor to ``stop``, the end of a broadcast, so that all clients request the same chunks next."""
         self._cursor = stop
 
     def note_ack(self, number: int, retry_after_ns: int) -> bool:
@@ -236,7 +236,7 @@ class Download:
         """Return how long to wait for the next delivery before the request is repeated, in nanoseconds.
 
         If the timeout without backoff is at its maximum, and the server has acknowledged the last request, the result
-        is the time in the acknowledgement.
+        is the time that the server stated, within bounds.
         """
         if self._retry_after_ns and self.rtt.rto_ns >= RTO_MAX_NS:
             return self._retry_after_ns

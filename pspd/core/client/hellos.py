@@ -64,12 +64,18 @@ class Hellos:
         return Hello(session, self._number, srtt_us)
 
     def timeout_ns(self) -> int:
-        """Return how long to wait for the answer to the last hello, in nanoseconds."""
+        """Return how long to wait for the answer to the last hello, in nanoseconds.
+
+        Before the first answer, the first ``hellos_without_backoff`` timeouts have no backoff.
+        """
         is_first = self.rtt.srtt_ns == 0 and self.rtt.timeout_count < self._tuning.hellos_without_backoff
         return self.rtt.timeout_ns(self._random, 0 if is_first else None)
 
     def detect_downlink_loss(self, now: int) -> bool:
-        """Mark the downlink as lost if no datagram has arrived for too long. Return whether this call marked it."""
+        """Mark the downlink as lost if no datagram has arrived for too long; return whether it was not marked before.
+
+        Return False if a datagram has arrived in time.
+        """
         tuning = self._tuning
         limit_ns = max(tuning.downlink_timeout_ns, tuning.hellos_per_downlink_timeout * self.interval_ns)
         if now - self._received_at < limit_ns:
@@ -79,7 +85,7 @@ class Hellos:
         return not was_lost
 
     def note_datagram(self, now: int) -> bool:
-        """Record a datagram from the server. Return whether the downlink was marked as lost until now."""
+        """Record a datagram from the server; return whether the downlink was marked as lost until now."""
         self._received_at, self.downlink_ok = now, True
         was_lost, self._is_lost = self._is_lost, False
         return was_lost

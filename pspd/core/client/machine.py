@@ -57,7 +57,7 @@ class ClientMachine:
         self._parameters: Parameters | None = None
         self._request_number = 0  # of the last request in this session, for any file
 
-    # -- for the shell
+    # -- for the driver
 
     def poll(self) -> list[ClientEffect]:
         """Return the effects since the last call, in order."""
@@ -69,7 +69,7 @@ class ClientMachine:
         return self._timers.next_deadline()
 
     def handle_timeout(self, now: int) -> None:
-        """Send the hellos and requests that are due (R11)."""
+        """Send the hello and the requests that are due (R11)."""
         for name in self._timers.expired(now):
             if name == _HELLO_TIMER:
                 self._send_hello(now)
@@ -83,7 +83,7 @@ class ClientMachine:
     # -- the session
 
     def joined(self, session: int, server: Address, parameters: Parameters, now: int) -> None:
-        """Begin a session, and send its first hello. The server assigns the files again; the client keeps its chunks.
+        """Begin a session, and send its first hello. Each download waits until the server assigns its file again.
 
         Args:
             session: the number of the session.
@@ -135,7 +135,8 @@ class ClientMachine:
     ) -> None:
         """Begin or continue to download a file that the server has assigned, with these shares (R1).
 
-        A file that is complete in the store is reported as complete, and not requested.
+        A file that is complete in the store is reported as complete, and not requested. For a file that is being
+        finished, only the shares and the division change.
 
         Args:
             manifest: the manifest of the file.
@@ -162,6 +163,8 @@ class ClientMachine:
 
     def exchange_started(self, file_id: FileId, now: int) -> None:
         """Request all missing chunks of a file, because its exchange has started (R5).
+
+        Do nothing if the file is unknown, declined or complete, or already in its exchange.
 
         Args:
             file_id: the id of the file.
@@ -194,7 +197,7 @@ class ClientMachine:
         self._advance(download, now)
 
     def accepts_deliveries(self, file_id: FileId) -> bool:
-        """Return whether to store the deliveries of a file."""
+        """Return whether a file was assigned and not declined, so that its deliveries are stored."""
         download = self.downloads.get(file_id)
         return download is not None and download.stage is not Stage.DECLINED
 
@@ -246,7 +249,7 @@ class ClientMachine:
 
         Args:
             frame: the head of the frame.
-            origin: the server's address, as text.
+            origin: the sender's address, as text.
 
         Returns:
             Whether to store the payload.
@@ -267,9 +270,8 @@ class ClientMachine:
     def delivery_stored(self, frame: Frame, written: WriteResult, now: int) -> None:
         """Record that the payload of a delivery is stored, and send the next request if it is due.
 
-        Each corrupt unit counts as dropped.
-
-        A delivery may be recorded in parts, each with its own head. All heads but the last have number and echo 0.
+        Each corrupt unit counts as dropped. A delivery may be recorded in parts, each with its own head. All heads but
+        the last have number and echo 0.
 
         Args:
             frame: the head of the delivery or of its part.
@@ -352,11 +354,11 @@ class ClientMachine:
             self._effects += map(Contribute, frames)
 
     def connection_dropped(self, reason: DropReason, origin: str) -> None:
-        """Count a TCP connection that the client refused or closed.
+        """Count a dropped input: a TCP connection that the driver closes because of invalid input or a limit.
 
         Args:
-            reason: the reason for refusing or closing the connection.
-            origin: the sender's address, as text.
+            reason: the reason for closing the connection.
+            origin: the address of the peer, as text.
         """
         self._drop(reason, origin)
 

@@ -47,8 +47,8 @@ class ReportMilestone:
         milestone: the milestone.
         share_chunk_count: the number of chunks in the client's shares at the time of the report.
         division: the number of the file's division; 0 if unknown.
-        request_number: the number of the client's newest request for the file. The report supersedes this request
-            and earlier ones.
+        request_number: the number of the client's newest request for the file; 0 if this session has none. The report
+            supersedes this request and earlier ones.
     """
 
     file_id: FileId

@@ -171,7 +171,7 @@ class ReachabilityChanged:
 
 @dataclass(frozen=True, slots=True)
 class SaveFile:
-    """Save the record of a file for a restart of the server. Do so before carrying out the effects that follow."""
+    """Save the record of a file for a restart of the server. Do so before you carry out the next effects."""
 
     record: FileRecord
 
@@ -230,7 +230,7 @@ class FileSeeded(FileEffect):
     Attributes:
         share_count: how many shares there are.
         chunk_count: how many chunks the file has.
-        cached_bytes: how many bytes of the file the cache was found to have: 0, which shows that R2 holds.
+        cached_bytes: the number of bytes of the file in the cache: always 0 (R2).
     """
 
     share_count: int
@@ -283,7 +283,7 @@ class FileCompleted(FileEffect):
     """Every reachable client has the file, except clients that declined it (R10).
 
     Attributes:
-        client_count: how many reachable clients have the file.
+        client_count: the number of reachable clients that have the file.
     """
 
     client_count: int

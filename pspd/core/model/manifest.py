@@ -22,9 +22,10 @@ BLOCK_COUNT_MAX = 2**20
 NAME_BYTES_MAX = 254
 SHARE_COUNT_MAX = 100_000
 DEFAULT_MODE = 0o644
-"""The usual mode (permission bits) of a file. In messages, 0 stands for this mode."""
+"""The default permission bits of a file. In messages, 0 stands for this mode."""
 MODE_BITS = 0o777
 OWNER_READ_BIT = 0o400
+"""The permission bit that every file must have: its owner may read it."""
 STORE_FOLDER = ".psp"
 """The hidden folder in a client's folder, for unfinished files and the client's records. No file may have this name."""
 
@@ -79,7 +80,7 @@ def validate_name(name: str) -> str:
     if name in (".", "..", STORE_FOLDER):
         raise BadName(f"name {shown} means a folder: give another with --name")
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in name):
-        raise BadName(f"name {shown} holds control characters: give another with --name")
+        raise BadName(f"name {shown} has control characters: give another with --name")
     return name
 
 

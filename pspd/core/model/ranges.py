@@ -135,7 +135,7 @@ class RangeSet:
         index = bisect_right(self._boundaries, start)
         return index % 2 == 1 or (index < len(self._boundaries) and self._boundaries[index] < stop)
 
-    def around(self, start: int, stop: int) -> Range:
+    def enclosing_range(self, start: int, stop: int) -> Range:
         """Return the range of the set that contains ``[start, stop)``; ``[start, start)`` for an empty range.
 
         Args:

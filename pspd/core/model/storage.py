@@ -60,19 +60,19 @@ class HeldChunks:
 
 
 class Storage(Protocol):
-    """The stored files of one client. Every method may raise ``StorageError`` with a message for users."""
+    """The stored files of one client or source. Every method may raise ``StorageError`` with a message for users."""
 
     def known(self) -> dict[FileId, HeldChunks]:
         """Return a snapshot of the chunks of every file, by file id."""
 
     def begin(self, manifest: Manifest) -> HeldChunks:
-        """Prepare to write a new file, or reopen a saved one; return the file's chunks. Idempotent.
+        """Prepare to write a new file, or reopen a saved one; return the chunks that the store has. Idempotent.
 
-        ``verified`` of the result is a live view of the store's record.
+        In the result, ``verified`` is a live view of the store's record.
         """
 
     def write(self, file_id: FileId, start: int, stop: int, data: memoryview) -> WriteResult:
-        """Write chunks; verify the units that they complete, and return the result.
+        """Write chunks, verify the units that they complete, and return the result.
 
         Args:
             file_id: the id of the file.

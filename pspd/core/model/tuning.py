@@ -81,10 +81,10 @@ class ServerTuning:
     reordering_ns_min: int = 2 * MILLISECOND_NS
     """If a holder answers a later broadcast first, the earlier broadcast counts as lost after this time, or after half
     a round trip if that is longer."""
-    receive_ns: int = 30 * SECOND_NS
-    receive_ns_per_chunk: int = 62 * MILLISECOND_NS
-    """The longest time in which a contribution may arrive: ``receive_ns``, and additional time for each chunk at 16
-    KiB/s. A silent connection is closed sooner."""
+    receive_timeout_ns: int = 30 * SECOND_NS
+    receive_timeout_ns_per_chunk: int = 62 * MILLISECOND_NS
+    """The longest time for which a contribution may be received: ``receive_timeout_ns``, and additional time for each
+    chunk at 16 KiB/s. A silent connection is closed sooner."""
     holders_tried_max: int = 16
     """The number of clients, chosen at random, among which the server first looks for a holder other than the owner."""
     broadcast_pacing_ns: int = 50_000
@@ -132,7 +132,8 @@ class ServerTuning:
     # Shares
     share_ns: int = 120 * SECOND_NS
     share_ns_per_member: int = 48 * MILLISECOND_NS
-    """Time without an owner's progress after which its share is reassigned."""
+    """The time between two checks of the owners' progress. If an owner has made no progress since the last check, its
+    shares are reassigned."""
     share_ns_per_chunk: int = 62 * MILLISECOND_NS
     """Time in addition to ``share_ns`` in which an owner may acknowledge a delivery: for each chunk of a frame, at 16
     KiB/s."""

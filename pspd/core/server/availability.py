@@ -69,7 +69,7 @@ class Availability:
         arrived = self._arrived.setdefault(name, RangeSet())
         for start, stop in ranges:
             arrived.add(start, stop)
-            units = self._manifest.whole_units(*arrived.around(start, stop))
+            units = self._manifest.whole_units(*arrived.enclosing_range(start, stop))
             held.add(*units)
             if name not in self.unreachable and not self.available.covers(*units):
                 self.available.add(*units)

@@ -447,8 +447,8 @@ class Pending:
             fetch: the fetch that is being received.
             now: the time, in nanoseconds.
         """
-        receive_ns = self._tuning.receive_ns + self._tuning.receive_ns_per_chunk * fetch.chunk_count
-        self._timers.set(fetch, now + receive_ns)
+        limit_ns = self._tuning.receive_timeout_ns + self._tuning.receive_timeout_ns_per_chunk * fetch.chunk_count
+        self._timers.set(fetch, now + limit_ns)
 
     def check(self) -> None:
         """Assert the invariants."""

@@ -39,18 +39,18 @@ ACCEPTED_BY_SERVER = frozenset({Kind.HELLO, Kind.REQUEST})
 """The kinds of datagram that a server accepts."""
 
 ACCEPTED_BY_CLIENT = frozenset({Kind.HELLO_ACK, Kind.BROADCAST, Kind.REQUEST_ACK})
-"""The kinds of datagram that a client accepts."""
+"""The kinds of datagram that a client or a source accepts."""
 
 DATAGRAM_KINDS = ACCEPTED_BY_SERVER | ACCEPTED_BY_CLIENT
 
 
 class Hello(NamedTuple):
-    """Client to server: announces the client's datagram address, and confirms that the server's datagrams arrive.
+    """Member to server: announces the member's datagram address, and confirms that the server's datagrams arrive.
 
     Attributes:
-        session: the number of the client's session.
+        session: the number of the member's session.
         number: the number of this hello, which the hello-ack repeats.
-        srtt_us: the client's smoothed round-trip time, in microseconds; 0 if the server's datagrams do not arrive.
+        srtt_us: the member's smoothed round-trip time, in microseconds; 0 if the server's datagrams do not arrive.
     """
 
     session: int
@@ -59,12 +59,12 @@ class Hello(NamedTuple):
 
 
 class HelloAck(NamedTuple):
-    """Server to client: the answer to a hello.
+    """Server to member: the answer to a hello.
 
     Attributes:
-        session: the number of the client's session.
+        session: the number of the member's session.
         number: the number of the answered hello.
-        hello_interval_ms: the time until the client's next hello, in milliseconds.
+        hello_interval_ms: the time until the member's next hello, in milliseconds.
     """
 
     session: int
@@ -82,7 +82,7 @@ class Request(NamedTuple):
             has received, for the same file, a request or report whose request number is the same or higher.
         acknowledged: the number of the latest delivery of this file that the client has stored; 0 for none.
         window_chunks: the number of chunks of this file that may be in flight to the client.
-        ranges: the ranges of the wanted chunks, the most wanted first.
+        ranges: the ranges of the wanted chunks, in the order in which the client wants them.
         repeated: whether no delivery arrived in time after the last request (R11).
         wants_ack: whether the client asks for a REQUEST_ACK, because deliveries may take longer than its timeout.
         downlink_ok: whether the server's datagrams arrive at the client.
@@ -100,7 +100,7 @@ class Request(NamedTuple):
 
 
 class RequestAck(NamedTuple):
-    """Server to client: the answer to a request, which states that the request has arrived.
+    """Server to client: the answer to a request, which confirms that the request has arrived.
 
     Attributes:
         session: the number of the client's session.
@@ -130,10 +130,10 @@ class AskedRange(NamedTuple):
 
 
 class Broadcast(NamedTuple):
-    """Server to client: asks holders for chunks (R7). Each client gets its own datagram.
+    """Server to member: asks holders for chunks (R7). Each member gets its own datagram.
 
     Attributes:
-        session: the number of the client's session.
+        session: the number of the member's session.
         file_id: the id of the file.
         number: the number of this broadcast, which contributions repeat.
         asked: the ranges that the server asks for, with their responders.
@@ -173,7 +173,7 @@ def _encode_request(request: Request) -> bytes:
 
 
 def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[AskedRange, ...]) -> bytes:
-    """Encode the body of a broadcast, which is the same for all clients and comes after the head.
+    """Encode the body of a broadcast, which is the same for all members and follows the head.
 
     Args:
         file_id: the id of the file.
@@ -186,7 +186,7 @@ def encode_broadcast_body(file_id: FileId, number: int, asked: tuple[AskedRange,
 
 
 def encode_broadcast_head(session: int) -> bytes:
-    """Encode the head of a broadcast, which differs between clients."""
+    """Encode the head of a broadcast, which differs between members."""
     return encode_header(Kind.BROADCAST, session)
 
 
@@ -214,7 +214,7 @@ def decode_datagram(data: bytes | memoryview, kinds: frozenset[Kind] = DATAGRAM_
         case Kind.REQUEST:
             return _decode_request(session, flags, body)
         case Kind.BROADCAST:
-            return Broadcast(session, *_broadcast_body(bytes(body)))
+            return Broadcast(session, *_decode_broadcast_body(bytes(body)))
     file_id, number, retry_after_ms = unpack_exactly(_REQUEST_ACK, body)
     return RequestAck(session, file_id, number, retry_after_ms)
 
@@ -235,8 +235,8 @@ def _decode_request(session: int, flags: int, body: bytes | memoryview) -> Reque
 
 
 @lru_cache(maxsize=16)
-def _broadcast_body(body: bytes) -> tuple[FileId, int, tuple[AskedRange, ...]]:
-    """Decode a broadcast's body. The result is cached, because all clients of a process receive the same body."""
+def _decode_broadcast_body(body: bytes) -> tuple[FileId, int, tuple[AskedRange, ...]]:
+    """Decode the body of a broadcast. The result is cached, because all members in a process receive the same body."""
     if len(body) < _BROADCAST.size:
         raise WireError(DropReason.TOO_SHORT)
     file_id, number, count = _BROADCAST.unpack_from(body)

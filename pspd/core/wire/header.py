@@ -30,7 +30,10 @@ class Kind(IntEnum):
 
 
 class DropReason(StrEnum):
-    """The reasons for dropping an input: a datagram, frame, unit, connection or report. Drops are counted by reason."""
+    """The reasons for dropping an input: a datagram, frame, unit, connection or report.
+
+    Drops are counted by reason. docs/protocol.md explains each reason.
+    """
 
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
