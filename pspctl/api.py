@@ -107,11 +107,11 @@ class ServerApi(Api[ServerClient]):
         """
         stream = self.client.watch_status(file, timeout_seconds)
 
-        async def following() -> status_service_pb2.WatchStatusResponse | None:
+        async def next_change() -> status_service_pb2.WatchStatusResponse | None:
             return await anext(stream, None)
 
         try:
-            while (change := self.run(following())) is not None:
+            while (change := self.run(next_change())) is not None:
                 yield change
         except GeneratorExit:
             if not self._is_closed:  # a traceback may keep this iterator longer than the connection is open

@@ -40,7 +40,7 @@ class WaitPolicy:
 
         - The file is complete, and at least `client_count` clients have it or declined it.
         - No connected client accepts the file, and some clients declined it or are missing.
-        - There is no deadline, the file is stalled, and each missing client has been lost for a full lease.
+        - There is no deadline, the file is stalled, and clients are missing, each for a full lease or longer.
         """
         if file["state"] == "complete":
             return file["complete_client_count"] + file["declined_client_count"] >= self.client_count

@@ -64,7 +64,7 @@ class RunFolder:
     """The hidden folder of one run. Entering the ``with`` block creates and locks it; leaving the block removes it.
 
     The daemons inherit the lock, so it is free only when the run and all its daemons have ended. If a run is killed,
-    its hidden folder remains. The next run with the same `copies_dir` removes what the killed run left unfinished.
+    its hidden folder remains. The next run with the same `copies_dir` empties it, and removes the unfinished files.
 
     Attributes:
         copies_dir: the folder of the copies, in which each client has a folder, ``client-<i>``.

@@ -48,8 +48,8 @@ def _within(least: float, most: float, *, or_zero: bool = False) -> Callable[...
     def check(ctx: click.Context, parameter: click.Parameter, number: float) -> float:
         if least <= number <= most or (or_zero and number == 0):
             return number
-        none = "0, or " if or_zero else ""
-        raise click.BadParameter(f"{number:g} is not {none}a number from {least:g} to {most:,.10g}", ctx, parameter)
+        zero = "0, or " if or_zero else ""
+        raise click.BadParameter(f"{number:g} is not {zero}a number from {least:g} to {most:,.10g}", ctx, parameter)
 
     return check
 

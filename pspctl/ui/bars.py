@@ -69,7 +69,7 @@ class BarProgress(LineProgress):
         self._tasks: dict[str, rich_bars.Task] = {}
 
     def show_step(self, step: SeedProgress) -> None:
-        """Update the bar of the phase, if any; write which clients delay the seeding, and if none is connected."""
+        """Update the bar of the phase, if any; write which clients delay the seeding, or that none is connected."""
         if step.file is not None:
             self._show_idle_clients(file_view(step.file))
         match step.phase:

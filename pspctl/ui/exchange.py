@@ -38,7 +38,7 @@ def no_ideal_text(file: FileView) -> str:
     """Return why some ratios have ``-`` as their ideal; empty if none has, or if the file lists no client."""
     if _has_ideals(file) or not file["clients"]:
         return ""
-    return "no ideal (-): clients joined after the division, left with their shares, or declined it"
+    return "no ideal (-): clients joined after the division, left with their shares, or declined the file"
 
 
 def seed_text(view: SeedView, *, with_times: bool = True) -> str:

@@ -47,7 +47,7 @@ class LineProgress(Progress):
         self._joined_noted_at = 0.0
 
     def show_step(self, step: SeedProgress) -> None:
-        """Write which clients delay the seeding, how many clients have joined, and if none is connected.
+        """Write which clients delay the seeding, or that none is connected, and how many have joined.
 
         The number is written when it is new, at most every `WAITING_NOTE_SECONDS`, and not when all have joined.
         """

@@ -63,7 +63,7 @@ class Seconds(click.FloatRange):
     name = "number of seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Convert the text, and refuse NaN, which no bound excludes.
+        """Convert the text, and refuse NaN, which no bound excludes, and digits that are not ASCII.
 
         Args:
             value: the text.
@@ -71,7 +71,7 @@ class Seconds(click.FloatRange):
             ctx: the command's context.
         """
         seconds: float = super().convert(value, param, ctx)
-        if isnan(seconds):
+        if isnan(seconds) or not str(value).isascii():
             self.fail(f"{value} is not a valid {self.name}", param, ctx)
         return seconds
 

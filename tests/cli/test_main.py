@@ -289,6 +289,7 @@ def test_option_without_its_value_names_the_command(pspd: Pspd, runs: Runs) -> N
         ("client", "--first-index", "3"),
         ("client", "--dir", ""),
         ("client", "--connect-timeout", "nan"),
+        ("client", "--connect-timeout", "\u0663"),
         ("client", "--connect-timeout", "-1"),
         ("client", "--faults", "delay=1"),
         ("agent", "--listen", "7070"),
