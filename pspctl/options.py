@@ -18,7 +18,7 @@ import click
 from pspctl import contexts
 from pspd.cli.arguments import NamedInErrors
 from pspd.errors import BadArgument
-from pspd.text.addresses import DEFAULT_LISTEN, full_address
+from pspd.text.addresses import DEFAULT_SERVER, full_address
 from pspd.text.sizes import parse_size
 
 SERVER_VARIABLE = "PSPCTL_SERVER"
@@ -61,7 +61,7 @@ class Settings:
         address, origin = os.environ.get(SERVER_VARIABLE), SERVER_VARIABLE
         if not address:
             known = contexts.load()
-            address, origin = known.current_address or DEFAULT_LISTEN, f"context {known.current}"
+            address, origin = known.current_address or DEFAULT_SERVER, f"context {known.current}"
         try:
             return full_address(address)
         except BadArgument as error:  # the user did not type this address now: say where it comes from
@@ -94,7 +94,7 @@ def shared_options() -> list[click.Parameter]:
             "--server",
             metavar="HOST[:PORT]",
             field="server_option",
-            help=f"The server's address. Default: {SERVER_VARIABLE}, then the current context, then {DEFAULT_LISTEN}.",
+            help=f"The server's address. Default: {SERVER_VARIABLE}, then the current context, then {DEFAULT_SERVER}.",
         ),
         SharedOption(
             "-o",

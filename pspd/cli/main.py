@@ -24,7 +24,7 @@ from pspd.host.command import CLIENTS_PER_PROCESS_MAX
 from pspd.host.encoding import ensure_utf8
 from pspd.host.environment import environment_error, no_home_error, user_folder
 from pspd.host.streams import ReaderGone
-from pspd.text.addresses import AGENT_PORT, DEFAULT_LISTEN, PORT_MAX, full_address
+from pspd.text.addresses import AGENT_PORT, DEFAULT_SERVER, PORT_MAX, full_address
 from pspd.text.plain import plain_text
 from pspd.text.sizes import parse_size, size_text
 
@@ -92,7 +92,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--listen", default=DEFAULT_LISTEN, metavar="HOST[:PORT]", help="Address of the control API.")
+@click.option("--listen", default=DEFAULT_SERVER, metavar="HOST[:PORT]", help="Address of the control API.")
 @click.option(
     "--data-port", type=Integer(0, PORT_MAX), metavar="PORT", help="UDP and TCP port for data.  [default: --listen + 1]"
 )
@@ -153,7 +153,7 @@ def server(
 
 
 @cli.command()
-@click.option("--server", default=DEFAULT_LISTEN, metavar="HOST[:PORT]", help="The server's address.")
+@click.option("--server", default=DEFAULT_SERVER, metavar="HOST[:PORT]", help="The server's address.")
 @click.option(
     "--dir", "folder", type=Folder(path_type=Path, file_okay=False), default=Path(), help="Folder for received files."
 )

@@ -13,8 +13,8 @@ from typing import Any
 from pspd.errors import Unreachable
 from pspd.text.addresses import MAPPED_PREFIX, Address, address_text
 
-ANY_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""The unspecified (wildcard) hosts, each with the loopback host that replaces it as a destination."""
+WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""The wildcard hosts, each with the loopback host that replaces it as a destination."""
 
 
 def resolve(host: str, port: int, option: str = "--server") -> list[Address]:
@@ -23,7 +23,7 @@ def resolve(host: str, port: int, option: str = "--server") -> list[Address]:
     The call blocks until the resolver answers.
 
     Args:
-        host: a name or a literal; an unspecified host means this machine.
+        host: a name or a literal; a wildcard host means this machine.
         port: the port of all addresses.
         option: the command-line option that the error message names.
 
@@ -36,7 +36,7 @@ def resolve(host: str, port: int, option: str = "--server") -> list[Address]:
         why = getattr(error, "strerror", None) or error
         raise Unreachable(f"unknown host {host!r} ({why}): name another with {option}") from None
     addresses = [address_of(entry[4]) for entry in found]
-    return list(dict.fromkeys((ANY_HOSTS.get(literal, literal), number) for literal, number in addresses))
+    return list(dict.fromkeys((WILDCARD_HOSTS.get(literal, literal), number) for literal, number in addresses))
 
 
 def address_of(sockaddr: tuple[Any, ...]) -> Address:

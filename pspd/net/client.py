@@ -42,7 +42,7 @@ stored and verified while it is in the processor's cache. In files of up to 1 Ti
 
 log = logging.getLogger(__name__)
 
-_ANY_HOST = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+_WILDCARD_HOST = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 
 class DeliveryParts:
@@ -148,7 +148,7 @@ class ClientPlane:
             PortTaken: no port can be opened.
         """
         if self._acceptor is None:
-            self._acceptor = Acceptor(bind_listener(_ANY_HOST[family], 0), self._accept, accepts_per_wakeup=1)
+            self._acceptor = Acceptor(bind_listener(_WILDCARD_HOST[family], 0), self._accept, accepts_per_wakeup=1)
         return self._acceptor.port
 
     def join(self, session: int, server: Address, parameters: Parameters) -> None:
@@ -165,7 +165,7 @@ class ClientPlane:
         self.leave()
         self._server, self._kept_links = server, parameters.kept_links
         self._data_path = DataPathStatus()
-        bound = bind_datagrams(_ANY_HOST[family_of(server)], 0)
+        bound = bind_datagrams(_WILDCARD_HOST[family_of(server)], 0)
         self._datagrams = DatagramSocket(bound, self._on_datagram, self._faults)
         self._machine.joined(session, server, parameters, now_ns())
         if self._kept_links:

@@ -274,16 +274,16 @@ class FrameConnection:
     def _bytes_are_due(self) -> bool:
         """Whether the peer must send its first frame, the rest of a frame, or the end of a single transfer."""
         receiver = self._receiver
-        return not (self._persistent and receiver.is_between_frames) or receiver.received_count == 0
+        return not (self._persistent and receiver.is_between_frames) or receiver.received_bytes == 0
 
     def _start_read_timer(self) -> None:
         if self._read_timer is None:
-            received = self._receiver.received_count
+            received = self._receiver.received_bytes
             self._read_timer = self._loop.call_later(READ_TIMEOUT_SECONDS, self._check_progress, received)
 
     def _check_progress(self, received_before: int) -> None:
         self._read_timer = None
-        received = self._receiver.received_count
+        received = self._receiver.received_bytes
         if received == received_before and not self._budget.is_deferred(self._on_readable):
             has_no_frame = received == 0 or self._receiver.is_within_head
             self.close(WireError(DropReason.SILENT) if has_no_frame else None)

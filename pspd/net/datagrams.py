@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX
-from pspd.host.addresses import ANY_HOSTS, address_of, sockaddr_of
+from pspd.host.addresses import WILDCARD_HOSTS, address_of, sockaddr_of
 from pspd.net.faults import DatagramHandler, Faults, FaultyReceiver
 from pspd.net.io_budget import IoBudget
 from pspd.text.addresses import Address, address_text
@@ -157,14 +157,14 @@ class DatagramSockets:
 
     def _open(self, host: str, bound: socket.socket, faults: Faults | None) -> DatagramSocket:
         if self._peer_sockets is None:
-            return DatagramSocket(bound, self._on_datagram, faults, is_wildcard=host in ANY_HOSTS)
+            return DatagramSocket(bound, self._on_datagram, faults, is_wildcard=host in WILDCARD_HOSTS)
         peer_sockets, on_datagram = self._peer_sockets, self._on_datagram
 
         def note_and_handle(data: bytes, source: Address) -> None:
             note_local_end(peer_sockets, source, opened)
             on_datagram(data, source)
 
-        opened = DatagramSocket(bound, note_and_handle, faults, is_wildcard=host in ANY_HOSTS)
+        opened = DatagramSocket(bound, note_and_handle, faults, is_wildcard=host in WILDCARD_HOSTS)
         return opened
 
     def send(self, data: bytes, address: Address) -> None:

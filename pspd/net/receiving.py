@@ -81,12 +81,12 @@ class FrameReceiver(Generic[ConnectionT]):
 
     Attributes:
         state: the meaning of the next bytes.
-        received_count: the number of bytes received so far.
+        received_bytes: the number of bytes received so far.
     """
 
     def __init__(self, handler: FrameHandler[ConnectionT]) -> None:
         self.state = _HEAD
-        self.received_count = 0
+        self.received_bytes = 0
         self._handler = handler
         self._head = memoryview(bytearray(FRAME_BYTES))
         self._targets = [self._head]
@@ -117,7 +117,7 @@ class FrameReceiver(Generic[ConnectionT]):
             self._advance(count, connection)
         if count == 0:
             raise ConnectionResetError("the peer has closed the connection")
-        self.received_count += count
+        self.received_bytes += count
 
     def end(self) -> Frame | None:
         """End the stream; return the head of a frame whose payload is incomplete and not discarded, or None."""

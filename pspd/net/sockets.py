@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 from pspd.errors import PortTaken
-from pspd.host.addresses import ANY_HOSTS, address_of, family_of, sockaddr_of
+from pspd.host.addresses import WILDCARD_HOSTS, address_of, family_of, sockaddr_of
 from pspd.text.addresses import Address, address_text, unmapped
 
 UDP_BUFFER_BYTES = 4 * 1024 * 1024
@@ -69,7 +69,7 @@ def listen_hosts(host: str, port: int) -> tuple[list[str], int]:
 
 
 def _literals(host: str) -> list[str]:
-    if host in ANY_HOSTS:
+    if host in WILDCARD_HOSTS:
         return ["::" if _has_ipv6() else "0.0.0.0"]
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -173,7 +173,7 @@ def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     try:
         if kind is socket.SOCK_STREAM:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if host in ANY_HOSTS and family is socket.AF_INET6:
+        if host in WILDCARD_HOSTS and family is socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         bound.bind(sockaddr_of((host, port)))
     except OSError as error:

@@ -31,14 +31,13 @@ def address_text(address: Address | None) -> str:
 
 
 DEFAULT_PORT = 7070
-"""The port of a server's control API."""
-
+"""The default port of a server's control API."""
 AGENT_PORT = 7080
-"""The port of an agent's control API."""
+"""The default port of an agent's control API."""
 
 PORT_MAX = 65535
-
-DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
+DEFAULT_SERVER = f"127.0.0.1:{DEFAULT_PORT}"
+"""The default address of a server's control API."""
 
 _ADDRESS = re.compile(
     r"(?:\[(?P<bracketed>[^\[\]\s]+)\]|(?P<name>(?!\d+\Z)[^:/\[\]\s]+))(?::(?P<port>\d{1,9}))?", re.ASCII
@@ -46,7 +45,7 @@ _ADDRESS = re.compile(
 """The pattern of an address, except an IPv6 host without brackets. A number alone is not an address."""
 
 
-def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:
+def parse_address(text: str, default_port: int = DEFAULT_PORT) -> Address:
     """Parse ``host:port`` or ``host``; return the host and the port. An IPv6 host with a port is in brackets.
 
     Args:
@@ -60,7 +59,7 @@ def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
     bare = text if _is_ipv6(text) else None
     host = bare or (match and (match["bracketed"] or match["name"]))
     if not host or not text.isprintable() or (match and match["bracketed"] and not bare and not _is_ipv6(host)):
-        raise BadArgument(f"{text!r} is not an address: write HOST:PORT, such as {DEFAULT_LISTEN}")
+        raise BadArgument(f"{text!r} is not an address: write HOST:PORT, such as {DEFAULT_SERVER}")
     port = default_port if bare or match is None or match["port"] is None else int(match["port"])
     if port > PORT_MAX:
         raise BadArgument(f"{text!r} has a port that is too large: name one from 0 to {PORT_MAX}")

@@ -20,7 +20,7 @@ def test_unknown_host_is_unreachable_and_named(host: str) -> None:
 
 
 @pytest.mark.parametrize(("host", "destination"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("127.0.0.1", "127.0.0.1")])
-def test_unspecified_host_resolves_to_this_machine(host: str, destination: str) -> None:
+def test_wildcard_host_resolves_to_this_machine(host: str, destination: str) -> None:
     assert resolve(host, 7) == [(destination, 7)]
 
 

@@ -89,10 +89,7 @@ def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:  # CANCELLED: the server is stopping
             return peer.no_answer_error()
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TimedOut(
-                f"the {peer.role} at {peer.address} did not answer in time: check whether its process is stopped or"
-                " overloaded"
-            )
+            return TimedOut(f"the {peer.role} at {peer.address} did not answer in time: is it stopped or overloaded?")
         case grpc.StatusCode.UNIMPLEMENTED:
             return Unreachable(
                 f"{peer.address} does not know this request: no {peer.role}, or one of another version, runs there:"
@@ -102,7 +99,7 @@ def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
             return LimitReached(f"the {peer.role} at {peer.address} answered: {details}")
         case code:
             return InternalError(
-                f"the {peer.role} at {peer.address} answered {code.name}: {details or 'without a reason'}"
+                f"the {peer.role} at {peer.address} answered {code.name}: {details or 'no reason given'}"
             )
 
 

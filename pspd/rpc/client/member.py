@@ -62,10 +62,8 @@ def session_from_pb(message: membership.JoinResponse, server: str) -> Session:
         PspError: the data port is not a port.
     """
     if not 0 < message.data_port <= PORT_MAX:
-        raise PspError(
-            f"the server at {server} names data port {message.data_port}, which is not a port: name another server with"
-            " --server"
-        )
+        failure = f"the server at {server} names data port {message.data_port}, which is not a port"
+        raise PspError(f"{failure}: name another server with --server")
     return Session(
         message.session_id,
         message.data_port,
@@ -104,10 +102,8 @@ def share_count_from_pb(share_count: int, server: str) -> int:
         PspError: the number is larger than ``SHARE_COUNT_MAX``.
     """
     if share_count > SHARE_COUNT_MAX:
-        raise PspError(
-            f"the server at {server} asks for {share_count} shares, but a file has at most {SHARE_COUNT_MAX}: name"
-            " another server with --server"
-        )
+        failure = f"the server at {server} asks for {share_count} shares, but a file has at most {SHARE_COUNT_MAX}"
+        raise PspError(f"{failure}: name another server with --server")
     return share_count
 
 
@@ -239,10 +235,8 @@ class MemberClient(ServerClient):
         )
         answer = await self._call(self._files.AnnounceFile, request, None)
         if answer.file_id != manifest.file_id:
-            raise WrongState(
-                f"the server at {self._server} computes another id for {manifest.name!r}, as it runs another version:"
-                " run the same version on both"
-            )
+            failure = f"the server at {self._server} computes another id for {manifest.name!r}"
+            raise WrongState(f"{failure}, as it runs another version: run the same version on both")
         return share_count_from_pb(answer.share_count, self._server), answer.file
 
     async def divide(self, manifest: Manifest, session: int, hold_back: bool) -> None:
