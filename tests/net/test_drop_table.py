@@ -120,8 +120,8 @@ async def server_scene(parameters: Parameters) -> AsyncIterator[Scene]:
             for member in (a, b):
                 await ask(scene, machine, datagrams, plane.port, member.session)
         plane.pump()
-        ranges = machine._pending.table_of(manifest.file_id).ranges
-        await until("the broadcast", lambda: any(fetch.tries for fetch in ranges))
+        fetches = machine._pending.table_of(manifest.file_id).fetches
+        await until("the broadcast", lambda: any(fetch.tries for fetch in fetches))
         yield scene
         for far in scene.open:
             far.stream.close()
