@@ -279,7 +279,7 @@ MUTANTS = [
     Mutant(
         "shares",
         "the share of a client that left is not reassigned",
-        replaced(Shares, "reassign", lambda self, names, preferred: []),
+        replaced(Shares, "reassign", lambda self, keep, preferred: []),
         {"liveness"},
     ),
     Mutant(

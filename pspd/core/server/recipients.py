@@ -1,4 +1,4 @@
-"""The recipients of a file: which have the file or declined it, and which left before they had it."""
+"""The recipients of a file that left before they had it, and the clients that have the file or declined it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Recipients:
             self._away_since[name] = None
 
     def mark_away(self, name: str, now: int) -> None:
-        """Note that a client has left or is unreachable.
+        """Note that a client has left or is unreachable. A client that is away keeps its earlier time.
 
         Args:
             name: the client's name.
@@ -80,7 +80,7 @@ class Recipients:
         self._work.mark_changed(self._file_id)
 
     def withdraw_decline(self, name: str) -> bool:
-        """Note that a client accepts the file. If it had declined the file, mark the owners and return True."""
+        """Note that a client accepts the file. If it had declined the file, mark the owners; return whether it had."""
         had_declined = self.decline_reasons.pop(name, None) is not None
         if had_declined:
             self._work.mark_owners(self._file_id)

@@ -38,6 +38,10 @@ class DeferralBudget:
     Clients of equal speed drift apart, because their machines schedule them differently. If the distance between two
     clients exceeds the cache, chunks must be fetched twice. Short pauses avoid that, but a slow client must not slow
     down the fast ones. So pauses use up a budget. Between pauses, the budget grows by a part of the elapsed time.
+
+    Args:
+        _tuning: the limits and the growth of the budget.
+        _budget_ns: the initial budget, in nanoseconds.
     """
 
     _tuning: ServerTuning
@@ -74,7 +78,7 @@ class FileDemand:
     itself, and increments ``ack_count``.
 
     Attributes:
-        budget: the limit on deferring fetches for slower clients.
+        budget: the time for which fetches may still be deferred for slower clients.
         straggler_rounds: a client is a straggler if it acknowledged nothing during more than this number of
             acknowledgements per waiting client.
         waiting: the requests with wanted chunks, in the order in which they began to want chunks.
@@ -141,6 +145,10 @@ class RequestState:
     A chunk is *wanted* until it is sent, then *in flight* until the client acknowledges it. The window limits the
     chunks in flight. A delivery that is *presumed lost* may have arrived: a later request may acknowledge its number.
 
+    Args:
+        _fetches: the fetches of the file.
+        _presumed_lost_max: the most deliveries in ``presumed_lost``.
+
     Attributes:
         requester: the record of all requests of the client.
         file: the file.
@@ -184,7 +192,7 @@ class RequestState:
 
     @property
     def delivery_chunks_max(self) -> int:
-        """The most chunks in one delivery, as far as the window is concerned: half of the window, but at least one."""
+        """The most chunks in one delivery that the window allows: half of the window, but at least one."""
         return frame_chunks_max(self.window_chunks)
 
     @property

@@ -33,12 +33,12 @@ class Progress(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class ShareMonitor:
-    """Takes snapshots of the progress of owners that do not hold all their shares, and compares each with the last one.
+    """Takes snapshots of the progress of owners that do not hold all their shares, and compares successive ones.
 
     Args:
         _sessions: the connected members.
         _demand: the requests of the owners.
-        _pending: the pending table, which limits the size of frames.
+        _pending: the pending table, which limits the size of fetches.
         _tuning: the interval of the snapshots, and the longest time for which a delivery may be in flight.
     """
 

@@ -22,6 +22,10 @@ from pspd.core.server.work_set import WorkSet
 class SharedFile:
     """A file, its phase, and the records of its shares, holders, recipients and traffic.
 
+    Args:
+        _work: the work set, which collects the marks.
+        _tuning: the limit on remembered holdings.
+
     Attributes:
         manifest: the manifest; it has a share count after the division.
         source: the name of the source that announced the file, seeds it, or has seeded it.
@@ -116,7 +120,7 @@ class SharedFile:
 
     @property
     def is_draining(self) -> bool:
-        """Whether the phase of the file ends only when the server has no byte of the file."""
+        """Whether the current phase cannot end before the server has no byte of the file."""
         return self.phase in (Phase.SEEDING, Phase.REMOVED)
 
     def servable(self, name: str, ranges: Iterable[tuple[int, int]]) -> RangeSet:

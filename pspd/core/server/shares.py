@@ -19,13 +19,13 @@ class Share:
         stop: one past the last chunk; equal to ``start`` if the share is empty.
         owner: the owner's name; empty if there is none, because each client that may get the share owns another replica
             of the range.
-        held: whether the owner has acknowledged that it holds the share; True if the share is empty.
+        is_held: whether the owner has acknowledged that it holds the share; True if the share is empty.
     """
 
     start: int
     stop: int
     owner: str
-    held: bool = False
+    is_held: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -62,12 +62,12 @@ class Shares:
         """
         for index, owner in enumerate(owners):
             share = Share(*manifest.share(index % manifest.share_count), owner)
-            share.held = share.is_empty
+            share.is_held = share.is_empty
             self.all.append(share)
             self._by_owner.setdefault(owner, []).append(share)
             if not share.is_empty and index < manifest.share_count:
                 self._first_replicas.insert(share)
-        self._unheld_count = sum(bool(share.owner) and not share.held for share in self.all)
+        self._unheld_count = sum(bool(share.owner) and not share.is_held for share in self.all)
         self._work.mark_changed(self._file_id)
 
     def end_seeding(self) -> None:
@@ -99,43 +99,43 @@ class Shares:
 
     def unheld_owners(self) -> list[str]:
         """Return the names of the owners that do not hold all their shares."""
-        return [name for name, given in self._by_owner.items() if name and not all(share.held for share in given)]
+        return [name for name, given in self._by_owner.items() if name and not all(share.is_held for share in given)]
 
     # -- acknowledgements
 
     def acknowledge(self, name: str) -> None:
         """Note that a client holds every share that it owns."""
         for share in self._by_owner.get(name, ()):
-            self._unheld_count -= not share.held
-            share.held = True
+            self._unheld_count -= not share.is_held
+            share.is_held = True
         self._work.mark_changed(self._file_id)
 
     def clear_acks(self, name: str) -> None:
         """During seeding, clear the acknowledgements of a client's shares, so that the shares may be reassigned."""
         for share in self._by_owner.get(name, ()) if not self._is_seeded else ():
-            if share.held and not share.is_empty:
-                share.held = False
+            if share.is_held and not share.is_empty:
+                share.is_held = False
                 self._unheld_count += 1
         self._work.mark_changed(self._file_id)
 
     # -- owners
 
-    def reassign(self, names: Collection[str], preferred: list[str]) -> list[str]:
-        """Give other clients the shares that are not held and have no owner among ``names``.
+    def reassign(self, keep: Collection[str], preferred: list[str]) -> list[str]:
+        """Give other clients the shares that are not held and have no owner among ``keep``.
 
         No client owns two replicas of one range. A share that no preferred client can take gets no owner. Nothing
         changes if ``preferred`` is empty.
 
         Args:
-            names: the names of the clients that keep their shares.
+            keep: the names of the clients that keep their shares.
             preferred: the names of the clients that get these shares, one after the other.
 
         Returns:
             The names of the new owners.
         """
         is_due = preferred and (self._unheld_count or self._by_owner.get(""))
-        gone = [name for name in self._by_owner if name not in names] if is_due else []
-        orphans = [share for name in gone for share in self._by_owner[name] if not share.held]
+        gone = [name for name in self._by_owner if name not in keep] if is_due else []
+        orphans = [share for name in gone for share in self._by_owner[name] if not share.is_held]
         orphans.sort(key=lambda share: share.start)
         owners: dict[Range, set[str]] = {}
         for share in self.all if orphans else ():
@@ -157,7 +157,7 @@ class Shares:
 
     def check(self) -> None:
         """Assert the invariants."""
-        unheld = [share for share in self.all if share.owner and not share.held]
+        unheld = [share for share in self.all if share.owner and not share.is_held]
         assert len(unheld) == self._unheld_count, f"{len(unheld)} shares are not held, not {self._unheld_count}"
         given = [share for shares in self._by_owner.values() for share in shares]
         assert len(given) == len(self.all), "a share is listed under no owner or under two"

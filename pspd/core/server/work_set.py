@@ -41,11 +41,11 @@ class WorkSet:
     Attributes:
         now: the time of the last input, in nanoseconds.
         is_marked: whether something was marked since the last review began.
-        serving_due: whether requests may be served that could not be served before; True if something is marked.
+        serving_due: whether there is work: something is marked, or requests may be served now.
         admission_epoch: the number of events after which a waiting request may be able to start a fetch: for example
             the end of a fetch, another holder of chunks, a new data path, or a shorter wait queue.
-        drop_counts: how many inputs were dropped, by reason.
-        endings: the sessions that must end: the reason of each, by session number.
+        drop_counts: the number of dropped inputs, by reason.
+        endings: the reason of each session that must end, by session number.
         heard_sessions: the session numbers of clients whose first datagram has arrived.
         data_path_sessions: the session numbers of members whose data path may have opened.
         reachability_sessions: the session numbers of members that became reachable or unreachable.
@@ -153,7 +153,7 @@ class WorkSet:
             session: the member's session number.
             error: the error. It is not reported if the session was already marked to end.
         """
-        reason = "the server met an internal error while it served it: see its log"
+        reason = "the server had an internal error while serving this member: see the server's log"
         self.endings.setdefault(session, Ending(reason, EndCause.SERVER_FAULT, error))
         self.is_marked = self.serving_due = True
 
