@@ -102,7 +102,7 @@ def raise_interrupt(number: int, _frame: object) -> None:
     """End the demonstration as Ctrl-C does.
 
     Args:
-        number: the signal.
+        number: the number of the signal.
         _frame: unused.
     """
     raise KeyboardInterrupt(number)
@@ -223,7 +223,7 @@ def plural(count: int, noun: str) -> str:
 
     Args:
         count: the number.
-        noun: in the singular.
+        noun: the noun in the singular.
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 

@@ -174,7 +174,7 @@ class Checks(Observer):
         for share in filter(lambda share: share.owner and not share.is_empty, file.shares.all):
             owner = server.members.get(share.owner)
             if owner is None or not owner.reachable:
-                raise Violation("R2 every share is held", f"{share.owner}, the owner of {share}, is not connected")
+                raise Violation("R2 every share is held", f"{share.owner}, the owner of {share}, is not reachable")
         held = RangeSet()
         for client in self._network.clients.values():
             verified = self._verified(client, event.file_id)

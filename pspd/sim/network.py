@@ -110,12 +110,12 @@ class VirtualNetwork(Timeline):
     # -- clients' processes
 
     def add_client(self, name: str, conditions: HostConditions, *, is_source: bool = False) -> Client:
-        """Add a host whose process is not running yet; return the host.
+        """Add a client whose process is not running yet; return the client.
 
         Args:
-            name: the host's name, unique in the network.
-            conditions: the host's impairments and rates.
-            is_source: whether the host is a source.
+            name: the client's name, unique in the network.
+            conditions: the client's impairments and rates.
+            is_source: whether the client is a source.
         """
         store = self.content.new_store(name.encode())
         client = self.clients[name] = Client(name, conditions, store, self.random, is_source=is_source)

@@ -30,7 +30,7 @@ class Timeline:
         now: the virtual time, in nanoseconds.
         action_count: the number of actions that have run.
         random: the network's source of randomness.
-        clients: every client and source that was ever added, by name.
+        clients: every client that was ever added, sources included, by name.
         sessions: the client of each session since the server's last start, by session number.
         server: the server's state machine; None while the server is down.
         server_epoch: the number of the server's crashes. A message is lost if the server crashes before the message

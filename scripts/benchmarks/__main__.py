@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def chosen(names: str | None) -> list[Tool]:
-    """Return the tools that are named and installed; print which are not."""
+    """Return the named tools that are installed. Print the others."""
     wanted = [tool for tool in TOOLS if not names or tool.name in names.split(",")]
     for tool in wanted:
         if tool.missing:
@@ -92,7 +92,7 @@ def measured(setting: Setting, tools: list[Tool], rounds: int) -> list[Run]:
     Args:
         setting: the network.
         tools: the tools.
-        rounds: how many rounds.
+        rounds: the number of rounds.
     """
     runs: list[Run] = []
     with (
@@ -113,9 +113,9 @@ def once(bed: Testbed, tool: Tool, setting: str) -> Run:
     """Run one tool once; an error becomes part of the result.
 
     Args:
-        bed: where it runs.
+        bed: the testbed.
         tool: the tool.
-        setting: what the result is filed under.
+        setting: the setting of the result.
     """
     try:
         with contextlib.redirect_stdout(io.StringIO()), bed.run():

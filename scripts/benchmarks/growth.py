@@ -31,14 +31,14 @@ class Growth:
     """One run.
 
     Attributes:
-        clients: how many.
-        mib: the file's size.
-        exchange_seconds: duration of the exchange.
-        delivered_gib: sent to clients, shares included.
-        server_cpu_seconds: from before seeding to the end.
-        client_cpu_seconds: likewise, of all clients together.
-        server_grown_mib: growth of the server's resident memory, at its peak.
-        datagrams: requests and broadcasts.
+        clients: the number of clients.
+        mib: the file's size in MiB.
+        exchange_seconds: the duration of the exchange.
+        delivered_gib: the data delivered to clients in GiB, shares included.
+        server_cpu_seconds: the CPU time of the server for seeding and exchange.
+        client_cpu_seconds: the CPU time of all clients together for seeding and exchange.
+        server_grown_mib: the growth of the server's resident memory until its peak, in MiB.
+        datagrams: the number of requests and broadcasts.
         contributed: how often holders sent the file in the exchange.
     """
 
@@ -89,8 +89,8 @@ def measured(clients: int, mib: int, folder: Path) -> Growth:
     """Run one network, and compare every copy.
 
     Args:
-        clients: how many.
-        mib: the file's size.
+        clients: the number of clients.
+        mib: the file's size in MiB.
         folder: the folder for all files.
 
     Raises:

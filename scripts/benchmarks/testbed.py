@@ -35,8 +35,8 @@ class Testbed:
 
     Attributes:
         server: the host that serves or forwards the file.
-        source: the host that has the file; on loopback the same host.
-        clients: the hosts that get it.
+        source: the host that has the file. On loopback all hosts are the same.
+        clients: the hosts that get the file.
         mbit: the speed of each host's link, each way; 0 for unlimited.
         file: the file.
         folder: the folder for all other files; empty at the start of each run.
@@ -110,11 +110,11 @@ class Testbed:
         return time.monotonic()
 
     def start(self, host: Host, *args: object) -> subprocess.Popen[Any]:
-        """Start a program; it ends with the run at the latest.
+        """Start a program, which is killed at the end of the run.
 
         Args:
-            host: where it runs.
-            *args: its command line.
+            host: the host of the program.
+            *args: the command line.
         """
         with (self.folder / "log").open("ab") as log:
             process = host.popen(args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
@@ -137,8 +137,8 @@ class Testbed:
 
         Args:
             what: the condition, for the error message.
-            condition: tested repeatedly.
-            seconds: the deadline.
+            condition: the function that is called until it returns True.
+            seconds: the longest time to wait.
 
         Raises:
             RuntimeError: a program failed, or the deadline passed.
@@ -153,8 +153,8 @@ class Testbed:
         """Wait until a TCP server listens.
 
         Args:
-            host: where.
-            port: its port.
+            host: the host of the server.
+            port: the port of the server.
         """
         probe = f"import socket; socket.create_connection(('{host.address}', {port}), 1)"
         self.until(
@@ -173,7 +173,7 @@ class Testbed:
         """Check every copy.
 
         Raises:
-            RuntimeError: one is wrong.
+            RuntimeError: a copy is wrong.
         """
         for index in range(len(self.clients)):
             if sha256(self.copy(index)) != self._digest:

@@ -31,11 +31,11 @@ class Tool:
     """A tool that distributes a file.
 
     Attributes:
-        name: for tables.
-        run: runs it once.
-        needs: the programs and Python modules that it requires.
-        set_up: its configuration, for the reader.
-        on_loopback: whether it works with all clients on one host.
+        name: the name in tables.
+        run: the function that runs the tool once.
+        needs: the programs and Python modules that the tool requires.
+        set_up: the configuration of the tool, for the page.
+        on_loopback: whether the tool works with all clients on one host.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Tool:
 
     @property
     def missing(self) -> list[str]:
-        """What it requires and is not installed."""
+        """The programs and modules that the tool requires and that are not installed."""
         return [need for need in self.needs if not shutil.which(need) and not importlib.util.find_spec(need)]
 
 
@@ -58,7 +58,7 @@ def psp_running(bed: Testbed) -> Seconds:
 
 
 def psp_cold(bed: Testbed) -> Seconds:
-    """Run the same, including the start of the server and all clients."""
+    """Start the server and all clients, then run ``pspctl seed --wait``."""
     begun = bed.warm()
     with Network(bed.folder, bed.server) as network:
         _start_psp(bed, network)

@@ -35,15 +35,15 @@ KIB, MIB = 1024, 1024 * 1024
 SIZES = (0, 1, 1024, 100 * KIB, 3 * MIB + 17, 20 * MIB, 60 * MIB)
 DISK_MIB = 500
 FOLDER_RATE = 0.3
-"""Fraction of seedings that are folders, with a file of that size and other entries."""
+"""The fraction of sources that are folders: they contain a file of the drawn size, and other entries."""
 MBITS = (10_000, 20, 50, 100)
-"""Link speeds of the hosts; the first is unlimited in effect. Slow links leave time for faults."""
+"""The bandwidths of a host. The first one has the effect of an unlimited one. Low bandwidths leave time for faults."""
 SLOW_MBIT = 1
 CLASSIC_BYTES_MAX = 200 * KIB
 """The classic profile moves one chunk per round trip, too slow for large files."""
 FAULTS_SECONDS = 25.0
 HEALING_SECONDS = 240.0
-"""How long recovery may take, leases and timeouts of half a minute included."""
+"""The longest time of the recovery. Leases and timeouts take half a minute."""
 
 
 class Failed(Exception):
@@ -327,7 +327,7 @@ class Round:
         return found
 
     def _repair(self) -> None:
-        """Seed files again that are stalled or unknown."""
+        """Seed the stalled and unknown files again, unless a source still runs."""
         if any(seed.poll() is None for seed in self._seeds):
             return
         files = {file["name"]: file["state"] for file in self._network.status()["files"]}
@@ -355,8 +355,8 @@ def disks(folder: Path, names: list[str]) -> Iterator[None]:
     """Mount a small disk for each client, so that it can fill up.
 
     Args:
-        folder: where.
-        names: of the clients.
+        folder: the folder that gets a subfolder for each client.
+        names: the names of the clients.
     """
     with ExitStack() as stack:
         for name in names:
@@ -371,11 +371,11 @@ def run_round(seed: int, faults: Counter[str]) -> int:
     """Run one round; return how many bytes were delivered.
 
     Args:
-        seed: of the round.
-        faults: counts the faults by kind.
+        seed: the seed of the round.
+        faults: the number of faults of each kind; the round adds its faults.
 
     Raises:
-        Failed: the result is wrong; with the ends of all logs.
+        Failed: the result is wrong. The message contains the ends of all logs.
     """
     random = Random(seed)
     host_count = random.randint(4, 7)
@@ -396,8 +396,8 @@ def run_round(seed: int, faults: Counter[str]) -> int:
 def main() -> int:
     """Run rounds until the time is over."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long  [default: 5]")
-    parser.add_argument("--seed", type=int, default=1, help="of the first round; the others follow  [default: 1]")
+    parser.add_argument("--minutes", type=float, default=5.0, help="number of minutes  [default: 5]")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first round; each round adds 1  [default: 1]")
     arguments = parser.parse_args()
     if reason := obstacle():
         print(f"chaos: {reason}", file=sys.stderr)

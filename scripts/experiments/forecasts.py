@@ -35,7 +35,7 @@ MIB = 1024 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One network: speeds in Mbit/s each way, sizes in bytes, loss of 1 each way."""
+    """One network. Speeds and the fraction of lost datagrams hold for each direction."""
 
     clients: int
     size_bytes: int
@@ -144,7 +144,7 @@ def seed(network: Network, source: Host, file: Path, count: int) -> dict[str, An
         network: the network.
         source: the source's host.
         file: the file.
-        count: how many clients.
+        count: the number of clients.
     """
     command = [BIN / "pspctl", "seed", file, "--clients", count, "--wait", "-o", "json"]
     done = source.run(command, timeout=600, env=network.environment)
@@ -180,7 +180,7 @@ def quietly(build: Callable[[Case], Figures], case: Case) -> Figures:
 
     Args:
         build: the function.
-        case: its argument.
+        case: the argument of the function.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         return build(case)

@@ -31,10 +31,10 @@ class Case:
     """One network; speeds in Mbit/s. A client that barely reads still sends at full speed.
 
     Attributes:
-        name: for the table.
+        name: the name in the table.
         mbits: the speed of each client's link.
-        late_count: how many clients, the last ones, join after a quarter of the time that the slowest needs.
-        ordinary_count: how many clients, the first ones, are timed; 0 for all.
+        late_count: the number of late clients: the last ones join after a quarter of the time that the slowest needs.
+        ordinary_count: the number of timed clients: the first ones; 0 for all.
         cache: the server's cache.
         mib: the file's size.
     """

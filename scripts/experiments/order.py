@@ -30,7 +30,7 @@ class Case:
     """One kind of network.
 
     Attributes:
-        name: for the table.
+        name: the name in the table.
         mixed: whether clients have four speeds, the fastest four times the slowest.
         late: whether three in ten join during the exchange.
     """
@@ -47,11 +47,11 @@ def measure(order: Order, case: Case, size_bytes: int, cache_chunks: int, seed: 
     """Return how often the file was contributed in one exchange, and the slowdown of the fastest clients.
 
     Args:
-        order: of requests.
+        order: the order of requests.
         case: the kind of network.
         size_bytes: the file's size.
-        cache_chunks: the server's cache.
-        seed: of all random draws.
+        cache_chunks: the size of the server's cache, in chunks.
+        seed: the seed of all random draws.
     """
     random = Random(seed)
     network = VirtualNetwork(replace(FAST, order=order), cache_chunks, BlankContent(), seed, 10_000 * MBIT)

@@ -24,11 +24,16 @@ SAMPLE_SECONDS = 0.05
 DONE_SECONDS = 1800
 TIMED_OUT = 6
 COMMANDS = 4
-"""How many commands run concurrently."""
+"""The number of commands that run concurrently."""
 
 
 class Memory:
-    """Samples the resident memory of a process during a ``with`` block; its peak is in bytes."""
+    """Samples the resident memory of a process during a ``with`` block.
+
+    Attributes:
+        start_bytes: the resident memory at the start.
+        peak_bytes: the largest sample.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -80,8 +85,8 @@ def main() -> None:
         cache = network.status()["cache"]["high_water_bytes"]
         log = server.log_text()
         print(
-            f"{log.count('its lease ran out')} leases ran out, {log.count('is out of reach')} times a client was out"
-            f" of reach, {log.count('it joined again')} times one joined again"
+            f"{log.count('its lease ran out')} leases expired, {log.count('is unreachable')} times a client became"
+            f" unreachable, {log.count('it joined again')} times a client joined again"
         )
         grown, members = memory.peak_bytes - memory.start_bytes, joined_bytes - memory.start_bytes
         print(f"{joined}; {plan.files} files of {plan.kib} KiB in {seconds:.0f} s, {plan.stopped} clients paused;")
@@ -136,7 +141,7 @@ def _await_copies(network: Network, processes: str, client_count: int, files: li
 
 
 def _release(network: Network, name: str) -> int:
-    """Release a file, and repeat that while the command times out; return how often it did."""
+    """Release a file; repeat the command while it times out. Return the number of timeouts."""
     unanswered = 0
     while network.ctl("release", name, code=None).returncode == TIMED_OUT:
         unanswered += 1
