@@ -279,7 +279,7 @@ async def test_member_that_reads_no_events_is_lost(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("pspd.daemon.server.control.EVENTS_MAX", 3)
     async with in_process(FAST) as network:
         (reader,) = await network.join("reader")
-        session = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})
+        session = network.server.join("a", bytes(16), source=False, delivery_port=0, held={}, peer="")
         for _ in range(2):
             network.server.stop_clients(["a"], all_clients=False, force=True)
         network.server.renew(session)

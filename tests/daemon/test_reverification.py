@@ -227,7 +227,7 @@ async def test_share_of_a_removed_copy_is_reassigned(source: Path, tmp_path: Pat
         seeding = asyncio.ensure_future(network.seed(source, client_count=3))
         await until("it is announced", lambda: network.server.view.files(with_clients=False))
         file_id = network.file("file.bin").file_id
-        idle = network.server.join("c", b"c", source=False, delivery_port=0, held={})
+        idle = network.server.join("c", b"c", source=False, delivery_port=0, held={}, peer="")
         hello = encode_datagram(Hello(idle, 1, 0))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:  # who says nothing is given no share
             datagrams.sendto(hello, ("127.0.0.1", network.server.data_port))

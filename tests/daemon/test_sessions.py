@@ -64,9 +64,10 @@ async def test_sessions_cannot_be_computed_from_others() -> None:
     network = NetworkDaemon(FAST, 64, ["127.0.0.1"], 0, asyncio.Event())
     try:
         known = [
-            network.join(f"c{index}", bytes(16), source=False, delivery_port=0, held={}) for index in range(WORDS // 2)
+            network.join(f"c{index}", bytes(16), source=False, delivery_port=0, held={}, peer="")
+            for index in range(WORDS // 2)
         ]
-        following = network.join("next", bytes(16), source=False, delivery_port=0, held={})
+        following = network.join("next", bytes(16), source=False, delivery_port=0, held={}, peer="")
         assert following != next_session(known)
         assert len(set(known)) == len(known)
     finally:
@@ -99,7 +100,7 @@ async def test_refused_rejoin_is_logged_once_until_it_succeeds(caplog: pytest.Lo
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         network.server.leave(client.daemon.session_number)
-        other = network.server.join("a", bytes(16), source=False, delivery_port=0, held={})
+        other = network.server.join("a", bytes(16), source=False, delivery_port=0, held={}, peer="")
         await until("the client was refused several times", lambda: count("cannot join") >= 3)
         assert count("refused, and tries again: a client named 'a' is connected already") == 1
         network.server.leave(other)

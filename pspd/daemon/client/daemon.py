@@ -39,7 +39,7 @@ class StorageOptions:
     """Options of the clients' stores.
 
     Attributes:
-        max_bytes: the limit on the size of all files in a client's folder together; None for no limit.
+        max_bytes: the most bytes that the files of the network may take in one client's folder; None for no limit.
         verifies: whether a client verifies all its files when it starts.
     """
 
@@ -53,8 +53,8 @@ def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -
     Args:
         name: the client's name, or the part of it before the number.
         folder: the client's folder, or the folder that contains the folders of all clients.
-        count: how many clients; None for one client without a number in its name.
-        first_index: the first number.
+        count: how many clients to plan; None for one client without a number in its name.
+        first_index: the number of the first client.
 
     Raises:
         BadArgument: a name is not allowed.
@@ -66,7 +66,7 @@ def plan_clients(name: str, folder: Path, count: int | None, first_index: int) -
 
 
 def require_mounts(plans: list[ClientPlan], mount_point: Path | None) -> None:
-    """Raise an error unless each client's folder is on a mounted disk; called before anything is written.
+    """Raise an error unless each client's folder is on a mounted disk. Call this before anything is written.
 
     Args:
         plans: the clients.
@@ -87,10 +87,10 @@ async def run_clients(
     faults: Faults | None,
     options: StorageOptions = StorageOptions(),
 ) -> None:
-    """Run clients until they are asked to stop.
+    """Run clients until all of them have been asked to stop. If one of them fails, end them all.
 
     Args:
-        stopping: the event that is set to stop the clients.
+        stopping: the event that is set to stop all clients.
         server: the server's address.
         plans: the clients.
         connect_seconds: how long to wait until the server answers, and then until data can flow.
@@ -105,12 +105,12 @@ async def run_clients(
     """
     route = Route(server)
     members: list[MemberDaemon] = []
-    waiting = len(plans)
+    unready_count = len(plans)
 
     def on_ready() -> None:
-        nonlocal waiting
-        waiting -= 1
-        if waiting == 0:
+        nonlocal unready_count
+        unready_count -= 1
+        if unready_count == 0:
             write_ready_line(role="client", names=[plan.name for plan in plans], server=server)
 
     try:

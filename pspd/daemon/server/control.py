@@ -20,7 +20,7 @@ from pspd.text.sizes import size_text
 EVENTS_MAX = 100_000
 """The most unread events of one member: ten for each file that a network can have."""
 CORRUPT_SENDERS_MAX = 1000
-"""The most senders of wrong bytes that are remembered, so that each sender is logged once."""
+"""The most names of senders of wrong bytes to remember, so that each sender is logged once."""
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class MemberQueues:
 
 
 class ControlExecutor:
-    """Executes control effects, and notifies watchers of changes.
+    """Executes control effects, and wakes those who wait for a change.
 
     Args:
         machine: the server's state machine, which knows the names of members and files.

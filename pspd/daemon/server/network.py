@@ -61,7 +61,7 @@ class NetworkDaemon:
         Args:
             parameters: the protocol's parameters.
             cache_chunks: the size of the cache, in chunks; None for a cache that grows with the number of clients.
-            hosts: the hosts to listen on, as literals.
+            hosts: the IP addresses to listen on.
             data_port: the UDP and TCP port for data; 0 for any free one.
             stopping: the event that is set to stop the server.
             faults: the faults to inject into received datagrams; None for none.
@@ -123,14 +123,7 @@ class NetworkDaemon:
     # -- members
 
     def join(
-        self,
-        name: str,
-        instance_id: bytes,
-        *,
-        source: bool,
-        delivery_port: int,
-        held: dict[FileId, HeldChunks],
-        peer: str = "",
+        self, name: str, instance_id: bytes, source: bool, delivery_port: int, held: dict[FileId, HeldChunks], peer: str
     ) -> int:
         """Add a member; return the number of its session.
 
@@ -195,7 +188,7 @@ class NetworkDaemon:
             self._plane.pump()
 
     def _apply_report(self, session: int, report: Report) -> None:
-        """Apply one report. Count a refusal, and log any other error, so that the other reports are applied too."""
+        """Apply one report. Count and log a refusal, and log any other error, so that the next reports are applied."""
         catalogue = self._machine.catalogue
         try:
             match report:
@@ -217,17 +210,17 @@ class NetworkDaemon:
         self._plane.pump()
 
     def stop_clients(self, names: list[str], all_clients: bool, force: bool = False) -> list[str]:
-        """Ask clients to stop; return the names of the clients that were asked.
+        """Ask members to stop; return the names of the members that were asked.
 
         Args:
-            names: the names of the clients to ask.
-            all_clients: whether to ask all clients instead.
-            force: whether to ask even if other clients need chunks that only these clients hold.
+            names: the names of the clients and sources to ask.
+            all_clients: whether to ask all clients, but no source, instead.
+            force: whether to ask even if other clients may need chunks that only these clients hold.
 
         Raises:
-            NotFound: a client is not connected.
+            NotFound: a member is not connected.
             WrongState: `force` is not set, and either the server still awaits clients after a restart, or other clients
-                need, or may need, chunks that only these clients and clients asked earlier hold.
+                may need chunks that only these members and those asked earlier hold.
         """
         if not force and self._machine.lifecycle.awaits_holders:
             raise WrongState(
@@ -239,9 +232,9 @@ class NetworkDaemon:
         if unknown:
             raise NotFound(f"no client {unknown[0][:SHOWN_CHARACTERS_MAX]!r} is connected: see `pspctl clients`")
         leaving = {member.name for member in self._machine.members.values() if member.session in self._asked_to_stop}
-        if not force and (lost := self._machine.catalogue.needed_from(leaving | set(names))):
-            file, chunks = lost[0]
-            others = f", and of {len(lost) - 1} more" if len(lost) > 1 else ""
+        if not force and (needed := self._machine.catalogue.needed_from(leaving | set(names))):
+            file, chunks = needed[0]
+            others = f", and of {len(needed) - 1} more" if len(needed) > 1 else ""
             raise WrongState(
                 f"nobody else holds {chunks.chunk_count} chunks of {file.manifest.name!r}{others}, and not every client"
                 " has it: wait until it is complete, or lose them with --force"
@@ -252,14 +245,14 @@ class NetworkDaemon:
         self._asked_to_stop = {self._machine.members[name].session for name in leaving.union(names)}
         return names
 
-    async def launch(self, count: int, directory: str) -> list[str]:
+    async def launch(self, count: int, folder: str) -> list[str]:
         """Start clients on this machine; return their names.
 
         Args:
             count: how many clients to start.
-            directory: the folder in which each client gets its own folder; empty for the default.
+            folder: the folder in which each client gets its own folder; empty for the default.
         """
-        return await self._launcher.launch(count, directory, self.address)
+        return await self._launcher.launch(count, folder, self.address)
 
     def stop(self) -> None:
         """Ask the server to stop."""
@@ -271,14 +264,14 @@ class NetworkDaemon:
     async def announce(
         self, manifest: Manifest, session: int, client_count: int, terms: Terms
     ) -> tuple[SharedFile, int]:
-        """Announce a file, and wait for clients; return the file and the number of shares (0 if it is divided already).
+        """Announce a file, and wait for clients; return the file and the number of shares to make.
 
-        A divided file needs no waiting. If the wait ends with an error, the announcement is withdrawn.
+        If the file is divided already, return at once, with 0. If the wait fails, withdraw the announcement.
 
         Args:
             manifest: the file's manifest.
             session: the session number of the source.
-            client_count: how many clients to wait for; 0 for one per replica.
+            client_count: how many reachable clients to wait for; 0 for one per replica.
             terms: the terms of the seeding.
 
         Raises:

@@ -27,8 +27,8 @@ SHOWN_CHARACTERS_MAX = 300
 
 SAMPLE_SECONDS = 0.5
 SAMPLES_MAX = 11
-"""The most samples of a file. A rate is the average over about 5 s: over less time it would change with each frame, and
-over more it would hide stalls."""
+"""The most samples of a file. A rate is the average over the last 5 s: over less time it would change with each frame,
+and over more it would hide stalls."""
 RATE_SPAN_NS_MIN = 200 * MILLISECOND_NS
 """The shortest time over which a rate is computed: deliveries are counted in whole frames of up to 8 MiB."""
 
