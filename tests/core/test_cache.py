@@ -59,7 +59,7 @@ def cached_chunks(cache: Cache, file_id: bytes) -> list[int]:
 
 
 class Model:
-    """LRU over single chunks: a list of the ready ones, least recently read first."""
+    """LRU over single chunks: a list of the cached ones, least recently read first."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -308,7 +308,7 @@ class TestSize:
         assert cache.capacity_chunks == 2
         assert cached_chunks(cache, A) == [0, 1]
 
-    def test_shrinking_evicts_pinned_chunks_when_their_pins_end(self) -> None:
+    def test_pinned_chunks_beyond_lowered_capacity_are_evicted_later(self) -> None:
         cache = Cache(4)
         hold(cache, A, 0, 4)
         cache.pin(A, 0, 3)
@@ -325,7 +325,7 @@ class TestSize:
         assert cache.chunks_of(A) == 0
         assert cache.forget(A) == 0
 
-    def test_misuse_raises(self) -> None:
+    def test_operation_on_chunks_in_wrong_state_fails(self) -> None:
         cache = Cache(4)
         assert cache.reserve(A, 0, 2)
         with pytest.raises(AssertionError):
@@ -337,7 +337,7 @@ class TestSize:
 
 
 class TestCounters:
-    def test_hits_joins_and_misses_are_counted_in_chunks(self) -> None:
+    def test_hits_aggregated_and_missed_chunks_are_counted(self) -> None:
         cache = Cache(4)
         hold(cache, A, 0, 3)
         cache.count_hits(2)
@@ -346,7 +346,7 @@ class TestCounters:
         assert (cache.hit_count, cache.join_count, cache.miss_count) == (2, 1, 3)
 
 
-class TestScrubbing:
+class TestOverwriting:
     def spans(self) -> Iterator[tuple[Cache, list[memoryview]]]:
         for size in (8, 600):  # the second needs several writes of zeros
             cache = Cache(size)
@@ -368,7 +368,7 @@ class TestScrubbing:
             assert cache.clear() == cache.capacity_chunks
             assert not any(map(any, memory))
 
-    def test_pinned_chunks_survive_until_the_next_forget(self) -> None:
+    def test_pinned_chunks_stay_until_the_next_forget(self) -> None:
         cache = Cache(8)
         hold(cache, A, 0, 4)
         memory = cache.views(A, 0, 4, 4 * CHUNK_BYTES)

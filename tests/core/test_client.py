@@ -119,7 +119,7 @@ class TestDownloads:
         client.deliver(manifest, 5, 8, number=2)
         assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 3) in client.other_effects()
 
-    def test_client_without_its_share_keeps_its_chunks(self) -> None:
+    def test_client_that_loses_its_share_keeps_its_chunks(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, (0, 5))
@@ -149,7 +149,7 @@ class TestDownloads:
         sent = [effect.frame.start for effect in client.other_effects() if isinstance(effect, Contribute)]
         assert sent == [0]
 
-    def test_same_assignment_again_changes_nothing(self) -> None:
+    def test_repeated_assignment_keeps_the_download(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, (0, 5))
@@ -159,7 +159,7 @@ class TestDownloads:
         (request,) = client.requests()
         assert (request.number, request.acknowledged, request.ranges) == (2, 6, (Range(4, 5),))
 
-    def test_empty_share_is_held_at_once(self) -> None:
+    def test_empty_share_is_reported_as_held_at_once(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest)
@@ -197,13 +197,13 @@ class TestDownloads:
 
     def test_window_that_grew_does_not_delay_the_next_request(self) -> None:
         client = Client()
-        told = FAST.window_min_chunks
-        manifest = manifest_of(8 * told)
+        advertised = FAST.window_min_chunks
+        manifest = manifest_of(8 * advertised)
         client.assign(manifest, exchange=True)
         client.datagrams()
         window = client.machine.downloads[manifest.file_id].window
-        window.chunks = 8 * told
-        client.deliver(manifest, 0, told // 2)
+        window.chunks = 8 * advertised
+        client.deliver(manifest, 0, advertised // 2)
         (request,) = client.requests()
         assert request.window_chunks == window.chunks
 
@@ -220,7 +220,7 @@ class TestDownloads:
         (request,) = client.requests()
         assert (request.ranges, request.acknowledged) == ((Range(step + 1, 2 * step),), 3)
 
-    def test_first_part_that_completes_the_share_is_enough(self) -> None:
+    def test_part_that_completes_the_share_ends_the_wait(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, (0, 5))
@@ -239,7 +239,7 @@ class TestDownloads:
         client.pass_time(SECOND_NS)
         assert client.requests()[-1].ranges == (Range(0, 2),)
 
-    def test_delivery_without_a_request_is_stored(self) -> None:
+    def test_unrequested_delivery_is_stored(self) -> None:
         client = Client()
         manifest = manifest_of(4)
         client.assign(manifest, (0, 2), held=((0, 2),))
@@ -272,7 +272,7 @@ class TestDownloads:
         assert ReportMilestone(manifest.file_id, Milestone.SHARE_HELD, 1) in client.effects
 
     def test_new_session_requests_unverified_chunks_again(self) -> None:
-        """The next server does not know that they were delivered."""
+        """In the new session, the server does not know that it delivered these chunks."""
         client = Client()
         manifest = manifest_of(4)
         client.assign(manifest, exchange=True)
@@ -408,7 +408,7 @@ class TestContributions:
         client = Client()
         assert self.asked(client, manifest_of(3), AskedRange(0, 1, EVERY_HOLDER)) == []
 
-    def test_source_has_everything_and_requests_nothing(self) -> None:
+    def test_source_contributes_and_requests_nothing(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.machine.contribute_as_source(manifest)
@@ -457,7 +457,7 @@ class TestDroppedFiles:
         assert not client.machine.delivery_started(client.frame(manifest, 2, 3), "x")
         assert client.other_effects() == [InputDropped(DropReason.UNKNOWN_FILE, "x")]
 
-    def test_file_assigned_again_requests_what_was_wrong(self) -> None:
+    def test_file_assigned_again_requests_missing_chunks(self) -> None:
         client = Client()
         manifest = manifest_of(4)
         client.assign(manifest, exchange=True, held=((0, 4),))
@@ -529,7 +529,7 @@ class TestDrops:
         assert client.machine.drop_counts.total() == 5
 
 
-def test_finished_download_wants_nothing() -> None:
+def test_finished_download_requests_nothing() -> None:
     found = download.Download(manifest_of(4), RangeSet(), FAST, CLIENT_TUNING, Random(1), 0)
     found.enter(download.Stage.COMPLETE)
     assert not found.wanted()

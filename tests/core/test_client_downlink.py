@@ -1,4 +1,4 @@
-"""The downlink: a client tells the server whether datagrams arrive, and how long they take."""
+"""The downlink: a client reports whether the server's datagrams arrive, and its round-trip time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pspd.core.wire.datagrams import Broadcast, Hello, HelloAck, Request, Reques
 from tests.core.alone import SERVER, SESSION, Client, manifest_of
 
 
-def answered() -> Client:
+def client_with_answered_hello() -> Client:
     """Return a client whose first hello had a round trip of 20 ms."""
     client = Client()
     client.now += 20 * MILLISECOND_NS
@@ -24,13 +24,13 @@ def reported_us(client: Client) -> list[int]:
 
 
 def lose_downlink(client: Client) -> None:
-    """Let so much time pass that the client finds the downlink lost, and sends a hello."""
+    """Let time pass until the client marks the downlink as lost and sends a hello."""
     client.pass_time(CLIENT_TUNING.downlink_timeout_ns + 3 * SECOND_NS)
 
 
 class TestAnsweredRequests:
     def test_answered_requests_replace_hellos(self) -> None:
-        client, manifest = answered(), manifest_of(10)
+        client, manifest = client_with_answered_hello(), manifest_of(10)
         client.pass_time(0)
         client.receive(HelloAck(SESSION, 2, 5000))
         client.assign(manifest, (0, 10))
@@ -44,7 +44,7 @@ class TestAnsweredRequests:
         client.pass_time(5 * SECOND_NS)
         assert reported_us(client) != []
 
-    def test_request_tells_that_the_downlink_is_unknown(self) -> None:
+    def test_request_reports_an_unknown_downlink(self) -> None:
         client = Client()
         client.assign(manifest_of(10), (0, 10))
         (request,) = client.requests()
@@ -61,7 +61,7 @@ class TestLostDownlink:
         ]
 
     def test_hellos_report_no_round_trip_after_the_loss(self) -> None:
-        client = answered()
+        client = client_with_answered_hello()
         client.pass_time(CLIENT_TUNING.downlink_timeout_ns - 3 * SECOND_NS)
         assert set(reported_us(client)) == {20_000}
         client.pass_time(6 * SECOND_NS)
@@ -70,8 +70,8 @@ class TestLostDownlink:
         assert DownlinkChanged(False) in client.effects
         assert sorted(reported, reverse=True) == reported
 
-    def test_any_datagram_of_the_server_restores_it(self) -> None:
-        client = answered()
+    def test_any_datagram_of_the_server_restores_the_downlink(self) -> None:
+        client = client_with_answered_hello()
         lose_downlink(client)
         client.datagrams()
         client.receive(Broadcast(SESSION, bytes(32), 1, ()))
@@ -80,8 +80,8 @@ class TestLostDownlink:
         client.pass_time(3 * SECOND_NS)
         assert set(reported_us(client)) == {20_000}
 
-    def test_foreign_datagrams_do_not_restore_it(self) -> None:
-        client = answered()
+    def test_datagrams_of_others_do_not_restore_the_downlink(self) -> None:
+        client = client_with_answered_hello()
         lose_downlink(client)
         client.datagrams()
         client.receive(Broadcast(SESSION, bytes(32), 1, ()), source=("other", 1))
@@ -91,8 +91,8 @@ class TestLostDownlink:
         client.pass_time(3 * SECOND_NS)
         assert set(reported_us(client)) == {0}
 
-    def test_broadcasts_keep_it_without_answered_hellos(self) -> None:
-        client = answered()
+    def test_broadcasts_keep_the_downlink_without_hello_acks(self) -> None:
+        client = client_with_answered_hello()
         for number in range(3 * CLIENT_TUNING.downlink_timeout_ns // SECOND_NS):
             client.receive(Broadcast(SESSION, bytes(32), number, ()))
             client.pass_time(SECOND_NS)
@@ -100,7 +100,7 @@ class TestLostDownlink:
         assert client.effects.count(DownlinkChanged(False)) == 0
 
     def test_loss_ends_with_the_session(self) -> None:
-        client = answered()
+        client = client_with_answered_hello()
         lose_downlink(client)
         client.datagrams()
         client.machine.joined(SESSION, SERVER, FAST, client.now)
@@ -111,7 +111,7 @@ class TestLostDownlink:
         assert DownlinkChanged(False) not in client.effects[:-1]
 
     def test_loss_does_not_stop_requests(self) -> None:
-        client = answered()
+        client = client_with_answered_hello()
         client.assign(manifest_of(10), exchange=True)
         lose_downlink(client)
         client.datagrams()

@@ -21,7 +21,7 @@ RANDOM = replace(CLASSIC, order=Order.RANDOM)
 
 
 def with_answered_request(retry_after_ms: int) -> tuple[Client, Manifest]:
-    """Return a client whose first request, for a whole file, was answered with this time."""
+    """Return a client whose first request, for a whole file, was answered with a REQUEST_ACK."""
     client = Client()
     manifest = manifest_of(10)
     client.assign(manifest, (0, 10))
@@ -50,7 +50,7 @@ class TestRepeating:
         client.pass_time(100 * MILLISECOND_NS)
         assert client.requests()[0].repeated
 
-    def test_answered_request_is_repeated_after_the_told_time(self) -> None:
+    def test_answered_request_is_repeated_after_the_stated_time(self) -> None:
         client, _ = with_answered_request(30_000)
         client.pass_time(30 * SECOND_NS - 1)
         assert client.requests() == []
@@ -83,7 +83,7 @@ class TestRepeating:
         client.pass_time(SECOND_NS)
         assert not client.requests()[0].wants_ack
 
-    def test_delivery_ends_the_told_wait(self) -> None:
+    def test_delivery_ends_the_stated_wait(self) -> None:
         client, manifest = with_answered_request(120_000)
         client.deliver(manifest, 0, 4, echo=1)
         client.pass_time(SECOND_NS)
@@ -116,7 +116,7 @@ class TestRepeating:
         (request,) = client.requests()
         assert (request.ranges, request.wants_ack) == ((), False)
 
-    def test_told_wait_has_a_maximum(self) -> None:
+    def test_stated_wait_has_a_maximum(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, (0, 10))
@@ -125,7 +125,7 @@ class TestRepeating:
         client.pass_time(CLIENT_TUNING.retry_after_ns_max)
         assert client.requests()
 
-    def test_told_wait_has_a_minimum(self) -> None:
+    def test_stated_wait_has_a_minimum(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, (0, 10))
@@ -202,7 +202,7 @@ class TestOrder:
         assert [request.ranges[0].start for request in client.requests()] == [2, 3, 0]
 
     def test_exchange_begins_at_the_first_chunk(self) -> None:
-        """If clients began behind their own shares, they would not request the same chunks together."""
+        """If clients began after their own shares, they would not request the same chunks together."""
         client = Client(CLASSIC)
         manifest = manifest_of(6)
         client.assign(manifest, (2, 4))
@@ -230,7 +230,7 @@ class TestOrder:
         found = {span for ranges in self.first_ranges(RANDOM) for span in ranges}
         assert found == {Range(chunk, chunk + 1) for chunk in (1, 2, 3, 6, 7, 8, 9)}
 
-    def test_cursor_order_begins_behind_the_last_broadcast(self) -> None:
+    def test_cursor_order_starts_after_the_latest_broadcast(self) -> None:
         client = Client()
         manifest = manifest_of(10)
         client.assign(manifest, exchange=True)
@@ -249,7 +249,7 @@ class TestOrder:
 
 
 def test_requests_for_all_files_share_one_sequence_of_numbers() -> None:
-    """Requests from before a file was removed are older than all since it was seeded again."""
+    """If a file is removed and seeded again, its earlier requests have lower numbers than its later ones."""
     client = Client()
     first, second = manifest_of(4, "f"), manifest_of(4, "g")
     numbers = []

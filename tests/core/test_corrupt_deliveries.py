@@ -1,4 +1,4 @@
-"""Corrupt deliveries: the client requests less and less often, until a unit is good."""
+"""Corrupt deliveries: the client pauses longer and longer, until a unit is verified."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def exchanging() -> tuple[Client, Manifest]:
 
 
 def pause_ns(client: Client, at_most_ns: int = 2 * CLIENT_TUNING.corrupt_pause_ns_max) -> int:
-    """Let time pass until the next request. Return how long."""
+    """Let time pass until the next request; return how much."""
     began = client.now
     while not client.requests():
         assert client.now - began <= at_most_ns, "no request"
@@ -27,7 +27,7 @@ def pause_ns(client: Client, at_most_ns: int = 2 * CLIENT_TUNING.corrupt_pause_n
     return client.now - began
 
 
-def test_first_corrupt_delivery_is_requested_again_at_once() -> None:
+def test_first_corrupt_delivery_causes_no_pause() -> None:
     client, manifest = exchanging()
     client.deliver(manifest, 0, 8, number=1, good=False)
     assert pause_ns(client) == 0
@@ -44,7 +44,7 @@ def test_pauses_double_up_to_their_bound() -> None:
     assert pauses[-1] == CLIENT_TUNING.corrupt_pause_ns_max
 
 
-def test_endless_corruption_costs_few_requests() -> None:
+def test_repeated_corruption_causes_few_requests() -> None:
     client, manifest = exchanging()
     began, number, request_count = client.now, 0, 0
     while client.now - began < 60 * SECOND_NS:
@@ -65,7 +65,7 @@ def test_verified_unit_ends_the_pauses() -> None:
     assert pause_ns(client) == 0
 
 
-def test_pause_is_no_timeout() -> None:
+def test_end_of_a_pause_is_not_a_timeout() -> None:
     client, manifest = exchanging()
     client.deliver(manifest, 0, 8, number=1, good=False)
     client.datagrams()

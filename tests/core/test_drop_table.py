@@ -1,4 +1,4 @@
-"""Every datagram that is dropped is counted under the reason that ``docs/protocol.md`` gives."""
+"""Every dropped datagram is counted by the reason that ``docs/protocol.md`` gives."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ServerSide:
         self.file_id = self.file.file_id
 
     def receive(self, data: bytes) -> Drops:
-        """Return what the server counts when the client sends this."""
+        """Return the drops that the server counts when the client sends a datagram."""
         return self.receive_from("a", data)
 
     def receive_from(self, name: str, data: bytes) -> Drops:
@@ -69,7 +69,7 @@ class ServerSide:
 
 
 class ClientSide:
-    """A client that has the first half of a file and is fetching the other."""
+    """A client that holds the first half of a file and requests the second half."""
 
     kinds = ACCEPTED_BY_CLIENT
 
@@ -82,7 +82,7 @@ class ClientSide:
         self.number = self.client.requests()[-1].number
 
     def receive(self, data: bytes, source: Address = SERVER) -> Drops:
-        """Return what the client counts when it receives this, from the server or another sender."""
+        """Return the drops that the client counts when it receives a datagram."""
         before = Counter(self.client.machine.drop_counts)
         self.client.machine.poll()
         self.client.machine.receive_datagram(data, source, self.client.now)
@@ -109,7 +109,7 @@ def valid(side: Side, kind: Kind, session: int | None = None) -> bytes:
     return encode_datagram(datagrams[kind])
 
 
-# Each gives what is to be sent to one side; of a row's trials every one must be counted as the row says.
+# Each function yields datagrams for one side. Each of them must be counted as the row of the table says.
 
 Sent = Iterator[bytes]
 
@@ -120,7 +120,7 @@ def too_long(side: Side) -> Sent:
         yield valid(side, kind).ljust(DATAGRAM_BYTES_MAX + 1, b"\0")
 
 
-def no_header(side: Side) -> Sent:
+def shorter_than_header(side: Side) -> Sent:
     for length in range(HEADER_BYTES):
         yield bytes(length)
         yield valid(side, Kind.HELLO)[:length]
@@ -138,7 +138,7 @@ def other_version(side: Side) -> Sent:
             yield b"PS" + bytes([version]) + valid(side, kind)[3:]
 
 
-def unreceived_kind(side: Side) -> Sent:
+def unaccepted_kind(side: Side) -> Sent:
     good = valid(side, Kind.HELLO)
     for kind in set(range(256)) - side.kinds:
         yield good[:3] + bytes([kind]) + good[4:]
@@ -147,13 +147,13 @@ def unreceived_kind(side: Side) -> Sent:
         yield valid(side, known)
 
 
-def no_fixed_part(side: Side) -> Sent:
+def shorter_than_fixed_part(side: Side) -> Sent:
     for kind in side.kinds:
         for length in range(HEADER_BYTES, sizes()[kind.name].fixed):
             yield valid(side, kind)[:length]
 
 
-def other_size(side: Side) -> Sent:
+def wrong_size(side: Side) -> Sent:
     for kind in side.kinds:
         size, good = sizes()[kind.name], valid(side, kind)
         assert len(good) == size.fixed + size.per_range
@@ -163,7 +163,7 @@ def other_size(side: Side) -> Sent:
         yield from (good + bytes(extra) for extra in range(1, DATAGRAM_BYTES_MAX - len(good) + 1, 37))
 
 
-def turned_range(side: Side) -> Sent:
+def reversed_range(side: Side) -> Sent:
     for kind in side.kinds:
         size, good = sizes()[kind.name], valid(side, kind)
         for start, stop in ((0, 0), (3, 3), (3, 2), (2**32 - 1, 0)) if size.per_range else ():
@@ -179,21 +179,21 @@ def other_session(side: Side) -> Sent:
 
 SENT: dict[str, Callable[[Side], Sent]] = {
     "a datagram of more than 1200 bytes": too_long,
-    "a datagram shorter than the header": no_header,
+    "a datagram shorter than the header": shorter_than_header,
     "a datagram with another magic": other_magic,
     "a datagram with another version": other_version,
-    "a datagram of a kind that this side does not receive": unreceived_kind,
-    "a datagram shorter than the fixed part of its kind": no_fixed_part,
-    "a datagram that is longer than its kind allows, or whose size does not match its range_count": other_size,
-    "a datagram with a range whose start is not below its stop": turned_range,
+    "a datagram of a kind that this side does not receive": unaccepted_kind,
+    "a datagram shorter than the fixed part of its kind": shorter_than_fixed_part,
+    "a datagram that is longer than its kind allows, or whose size does not match its range_count": wrong_size,
+    "a datagram with a range whose start is not below its stop": reversed_range,
     "a datagram of an unknown session; at a client, of any session but its own": other_session,
 }
 
 
-# What depends on a file's state or on what was said before: each brings it about, sends, and gives what was counted.
+# Drops that depend on the state of a file or on earlier datagrams. Each function returns the drops that were counted.
 
 
-def from_elsewhere(parameters: Parameters) -> list[Drops]:
+def from_another_address(parameters: Parameters) -> list[Drops]:
     side = ClientSide(parameters)
     good = valid(side, Kind.HELLO_ACK)
     drops = [side.receive(good, source) for source in ((SERVER[0], SERVER[1] + 1), ("another", SERVER[1]))]
@@ -207,7 +207,7 @@ def request(side: ServerSide, file_id: bytes, *ranges: tuple[int, int], number: 
     return encode_datagram(Request(side.session, file_id, number, 0, 10, spans))
 
 
-def of_no_file(parameters: Parameters) -> list[Drops]:
+def request_for_unknown_file(parameters: Parameters) -> list[Drops]:
     side = ServerSide(parameters)
     drops = [side.receive(request(side, FILE_ID, (2, 3)))]
     source = side.bench.join("source", source=True)
@@ -218,20 +218,20 @@ def of_no_file(parameters: Parameters) -> list[Drops]:
     return [*drops, side.receive(request(side, side.file_id, (2, 3)))]
 
 
-def by_a_source(parameters: Parameters) -> list[Drops]:
+def request_of_a_source(parameters: Parameters) -> list[Drops]:
     side = ServerSide(parameters)
     side.session = side.bench.join("source", source=True).session
     return [side.receive_from("source", request(side, side.file_id, (2, 3)))]
 
 
-def beyond_the_end(parameters: Parameters) -> list[Drops]:
+def range_beyond_the_end(parameters: Parameters) -> list[Drops]:
     side = ServerSide(parameters)
     drops = [side.receive(request(side, side.file_id, (2, CHUNKS + 1)))]
     drops.append(side.receive(request(side, side.file_id, (2, 3), (CHUNKS, CHUNKS + 1))))
     return [*drops, side.receive(request(side, side.file_id, (0, 2**32 - 1)))]
 
 
-def overtaken(parameters: Parameters) -> list[Drops]:
+def stale_request(parameters: Parameters) -> list[Drops]:
     side = ServerSide(parameters)
     assert side.receive(request(side, side.file_id, (2, 3), number=2)) == {}
     drops = [side.receive(request(side, side.file_id, (2, 3), number=2))]
@@ -242,7 +242,7 @@ def overtaken(parameters: Parameters) -> list[Drops]:
     return [*drops, side.receive(request(side, side.file_id, (2, 3), number=9))]
 
 
-def far_ahead(parameters: Parameters) -> list[Drops]:
+def number_far_ahead(parameters: Parameters) -> list[Drops]:
     drops = []
     for number in (SERVER_TUNING.request_number_jump_max + 1, REQUEST_NUMBER_MAX):
         side = ServerSide(parameters)
@@ -251,18 +251,18 @@ def far_ahead(parameters: Parameters) -> list[Drops]:
     return drops
 
 
-def late_hello_ack(parameters: Parameters) -> list[Drops]:
+def stale_hello_ack(parameters: Parameters) -> list[Drops]:
     side = ClientSide(parameters)
     drops = [side.receive(encode_datagram(HelloAck(SESSION, 7, 5000)))]
     assert side.receive(encode_datagram(HelloAck(SESSION, 1, 5000))) == {}
     return [*drops, side.receive(encode_datagram(HelloAck(SESSION, 1, 5000)))]
 
 
-def answer_of_no_file(parameters: Parameters) -> list[Drops]:
+def request_ack_for_unknown_file(parameters: Parameters) -> list[Drops]:
     return [ClientSide(parameters).receive(encode_datagram(RequestAck(SESSION, FILE_ID, 1, 30_000)))]
 
 
-def late_answer(parameters: Parameters) -> list[Drops]:
+def stale_request_ack(parameters: Parameters) -> list[Drops]:
     side = ClientSide(parameters)
     good = encode_datagram(RequestAck(SESSION, side.file_id, side.number, 30_000))
     assert side.receive(good) == {}
@@ -271,7 +271,7 @@ def late_answer(parameters: Parameters) -> list[Drops]:
     return [*drops, side.receive(good)]
 
 
-def heard_twice(parameters: Parameters) -> list[Drops]:
+def duplicate_broadcast(parameters: Parameters) -> list[Drops]:
     side = ClientSide(parameters)
     asks = encode_datagram(Broadcast(SESSION, side.file_id, 8, (AskedRange(0, 2, EVERY_HOLDER),)))
     assert side.receive(asks) == {}
@@ -279,19 +279,19 @@ def heard_twice(parameters: Parameters) -> list[Drops]:
 
 
 TRIALS: dict[str, Trial] = {
-    "a datagram that does not come from the server's address and port": from_elsewhere,
-    "REQUEST for a file that is not in the network, not divided yet, or removed": of_no_file,
-    "REQUEST from a source": by_a_source,
-    "REQUEST with a range beyond the file's end": beyond_the_end,
+    "a datagram that does not come from the server's address and port": from_another_address,
+    "REQUEST for a file that is not in the network, not divided yet, or removed": request_for_unknown_file,
+    "REQUEST from a source": request_of_a_source,
+    "REQUEST with a range beyond the file's end": range_beyond_the_end,
     "REQUEST whose number is more than 2^20 above every earlier one of its session, or above 2^32 - 1 - 2^20; the"
-    " session ends": far_ahead,
-    "REQUEST whose number is not higher than that of the latest request or report for the file": overtaken,
-    "HELLO_ACK that does not answer the latest hello, or answers it again": late_hello_ack,
-    "REQUEST_ACK for a file that was not assigned": answer_of_no_file,
+    " session ends": number_far_ahead,
+    "REQUEST whose number is not higher than that of the latest request or report for the file": stale_request,
+    "HELLO_ACK that does not answer the latest hello, or answers it again": stale_hello_ack,
+    "REQUEST_ACK for a file that was not assigned": request_ack_for_unknown_file,
     "REQUEST_ACK that does not answer the latest request for the file, or arrives after all that this request named": (
-        late_answer
+        stale_request_ack
     ),
-    "BROADCAST that this client has answered": heard_twice,
+    "BROADCAST that this client has answered": duplicate_broadcast,
 }
 
 

@@ -1,4 +1,4 @@
-"""A delivery echoes a request that asked for its chunks, or none."""
+"""A delivery echoes a request for its chunks, or no request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.core.bench import Bench
 
 
 def exchange() -> tuple[Bench, dict[str, Member], SharedFile]:
-    """A file of eight chunks, two with each of a, b, c and d."""
+    """Return a file of eight chunks; a, b, c and d hold two chunks each."""
     bench = Bench()
     members = {name: bench.join(name) for name in "abcd"}
     return bench, members, bench.exchange("f", 8)
@@ -34,7 +34,7 @@ def join_a_fetch(bench: Bench, members: dict[str, Member], file: SharedFile) -> 
     return delivery.frame.echo
 
 
-def test_echo_never_names_a_request_for_nothing() -> None:
+def test_echo_never_names_a_request_without_ranges() -> None:
     bench, members, file = exchange()
     number = deliver_first(bench, members, file)
     bench.ask(members["a"], file, acknowledged=number)
@@ -56,7 +56,7 @@ def test_echo_names_the_request_before_the_fetch() -> None:
     assert [delivery.frame.echo for delivery in bench.delivered(members["a"])] == [first]
 
 
-def test_client_takes_no_sample_of_a_request_for_nothing() -> None:
+def test_client_does_not_measure_requests_without_ranges() -> None:
     client = Client()
     manifest = manifest_of(10)
     client.assign(manifest, (0, 5))

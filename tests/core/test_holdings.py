@@ -27,12 +27,12 @@ class TestHoldings:
         assert not holdings.is_whole
         assert holdings.missing() == RangeSet([(0, LAST)])
 
-    def test_empty_file_is_complete(self) -> None:
+    def test_empty_file_is_whole(self) -> None:
         holdings = Holdings(manifest_of(0))
         assert holdings.is_whole
         assert not holdings.missing()
 
-    def test_only_whole_units_are_trusted(self) -> None:
+    def test_only_whole_units_are_verified_initially(self) -> None:
         holdings = Holdings(PAIRS, RangeSet([(1, 5), (LAST - 1, LAST)]))
         assert holdings.verified == RangeSet([(2, 4), (LAST - 1, LAST)])
 

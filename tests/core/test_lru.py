@@ -1,4 +1,4 @@
-"""The LRU list, with extents that are skipped for a while; ``test_cache`` compares it with a model of a cache."""
+"""The LRU list with skipped extents; ``test_cache`` compares it with a model of a cache."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_parts_of_a_returning_extent_return_in_order() -> None:
     st.lists(st.sampled_from(["read", "split", "skip", "unskip", "unskip later", "remove"]), max_size=30),
     st.randoms(use_true_random=False),
 )
-def test_order_is_that_of_reads_and_then_of_chunks(steps: list[str], dice: Random) -> None:
+def test_extents_are_in_order_of_reads_then_chunks(steps: list[str], dice: Random) -> None:
     lru, extents = filled(4)
     skipped: list[Extent] = []
     for step in steps:

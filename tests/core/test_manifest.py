@@ -46,7 +46,7 @@ def hollow(size_bytes: int, share_count: int = 0) -> Manifest:
 
 
 def small(size_bytes: int, share_count: int) -> tuple[Manifest, bytes]:
-    """A real manifest, and the file's bytes."""
+    """Return a manifest with the right digests, and the bytes of its file."""
     data = (b"0123456789abcdef" * (size_bytes // 16 + 1))[:size_bytes]
 
     def read_at(offset: int, length: int) -> memoryview:
@@ -186,7 +186,7 @@ class TestModes:
         ],
     )
     def test_id_of_a_file_with_0644_ignores_the_mode(self, name: str, data: bytes, file_id: str) -> None:
-        """Recorded before a manifest had a mode."""
+        """These ids were recorded before manifests had a mode."""
         assert built(name, data).file_id.hex() == file_id
         assert built(name, data, mode=0o644).file_id.hex() == file_id
 
@@ -208,11 +208,11 @@ class TestModes:
         assert manifest.divided(2, lambda offset, length: A_TXT[offset : offset + length], blake3_digest).mode == 0o750
 
     @pytest.mark.parametrize("mode", [-1, 0, 0o200, 0o377, 0o1644, 0o2755, 0o4755, 0o100644, 2**32 - 1])
-    def test_impossible_mode_is_refused(self, mode: int) -> None:
+    def test_mode_out_of_range_is_refused(self, mode: int) -> None:
         with pytest.raises(BadArgument, match="of 'a' is not allowed"):
             Manifest.parse("a", 0, b"", sha256, mode=mode)
 
-    def test_folder_has_no_mode(self) -> None:
+    def test_mode_of_a_folder_is_refused(self) -> None:
         with pytest.raises(BadArgument, match="in its archive"):
             Manifest.parse("a", 0, b"", sha256, is_folder=True, mode=0o755)
 
@@ -238,7 +238,7 @@ class TestUnits:
     @example(17 * MIB, 15_000)
     @example(17 * MIB, 40_000)
     @given(st.integers(1, 40 * MIB), st.integers(1, 20_000))
-    def test_pieces_are_the_units_that_are_not_blocks(self, size_bytes: int, share_count: int) -> None:
+    def test_cut_pieces_are_the_units_smaller_than_their_block(self, size_bytes: int, share_count: int) -> None:
         manifest = hollow(size_bytes, share_count)
         step, last = manifest.block_chunks, manifest.chunk_count
         pieces = manifest.cut_pieces

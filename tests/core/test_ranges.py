@@ -1,4 +1,4 @@
-"""Range sets and range maps against plain Python sets and dicts."""
+"""Range sets and range maps, compared with plain Python sets and lists."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def chunks_of(span: tuple[int, int]) -> set[int]:
 
 
 def built(changes: list[tuple[bool, tuple[int, int]]]) -> tuple[RangeSet, set[int]]:
-    """A range set and the plain set that it must equal, after the same additions and removals."""
+    """Return a range set, and a plain set after the same additions and removals."""
     ranges, model = RangeSet(), set[int]()
     for adding, span in changes:
         if adding:
@@ -65,7 +65,7 @@ class TestRangeSetAgainstPlainSet:
         assert ranges.overlaps(*span) == bool(chunks_of(span) & model)
 
     @given(steps, spans)
-    def test_around_returns_the_range_that_covers_another(self, changes, span) -> None:
+    def test_enclosing_range_covers_a_given_range(self, changes, span) -> None:
         ranges, _ = built(changes)
         if span[0] >= span[1]:
             assert ranges.enclosing_range(*span) == Range(span[0], span[0])
@@ -76,7 +76,7 @@ class TestRangeSetAgainstPlainSet:
                 ranges.enclosing_range(*span)
 
     @given(steps, steps)
-    def test_common_and_minus(self, changes, others) -> None:
+    def test_intersection_and_difference(self, changes, others) -> None:
         ranges, model = built(changes)
         other, other_model = built(others)
         for combined, expected in (

@@ -114,9 +114,9 @@ class TestClient:
         numbers = [hello.number for hello in client.datagrams() if isinstance(hello, Hello)]
         assert numbers[:3] == [HELLO_NUMBER_MAX, 1, 2]
 
-    @pytest.mark.parametrize(("told", "named"), [(0, 1), (1000, REQUEST_RANGES_MAX)])
-    def test_number_of_ranges_is_bounded(self, told: int, named: int) -> None:
-        client = Client(replace(FAST, request_ranges=told))
+    @pytest.mark.parametrize(("stated", "named"), [(0, 1), (1000, REQUEST_RANGES_MAX)])
+    def test_number_of_ranges_is_bounded(self, stated: int, named: int) -> None:
+        client = Client(replace(FAST, request_ranges=stated))
         held = tuple((chunk, chunk + 1) for chunk in range(0, 400, 2))
         client.assign(manifest_of(400), (0, 400), exchange=True, held=held)
         (request,) = client.requests()

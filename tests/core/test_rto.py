@@ -34,7 +34,7 @@ class TestMaximum:
 
 
 class TestEstimate:
-    def test_without_samples_the_timeout_is_the_initial_one(self) -> None:
+    def test_timeout_is_initial_without_samples(self) -> None:
         assert RttEstimator().rto_ns == RTO_INITIAL_NS
 
     def test_first_sample_sets_srtt_and_half_the_variation(self) -> None:
@@ -48,7 +48,7 @@ class TestEstimate:
         assert rtt.srtt_ns == 112.5 * MILLISECOND_NS
         assert rtt.rto_ns == (112.5 + 4 * 62.5) * MILLISECOND_NS
 
-    def test_steady_path_leaves_the_clock_granularity(self) -> None:
+    def test_constant_round_trip_leaves_the_clock_granularity(self) -> None:
         rtt = estimator_of(*[200] * 200)
         assert rtt.rto_ns == pytest.approx(201 * MILLISECOND_NS, abs=1000)
 

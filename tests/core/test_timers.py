@@ -1,4 +1,4 @@
-"""Deadlines by name, compared with a plain dictionary."""
+"""Timers, compared with a plain dictionary of deadlines."""
 
 from __future__ import annotations
 

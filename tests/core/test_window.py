@@ -13,7 +13,7 @@ STEP_NS = 20 * MILLISECOND_NS
 
 
 def flow(window: Window, chunks_per_second: int, steps: int, now: int = 0) -> int:
-    """Let chunks arrive at a rate; return when the last did."""
+    """Let chunks arrive at a rate; return the time of the last arrival."""
     for _ in range(steps):
         window.delivered(chunks_per_second * STEP_NS // SECOND_NS, RTT_NS, now)
         now += STEP_NS
@@ -32,7 +32,7 @@ class TestWindow:
             sizes.append(window.chunks)
         assert sizes == [16, 32, 64, 128, 256]
 
-    def test_window_settles_at_rate_times_delay(self) -> None:
+    def test_window_converges_to_rate_times_delay(self) -> None:
         window = Window(16, 4096)
         flow(window, 10_000, 30)
         assert window.chunks == 10_000 * (RTT_NS + QUEUE_TIME_NS) // SECOND_NS

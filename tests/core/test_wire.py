@@ -1,4 +1,4 @@
-"""The wire format: what is encoded is decoded again, and anything else is refused."""
+"""The wire format: encoded messages are decoded faithfully, and invalid bytes are refused."""
 
 from __future__ import annotations
 
@@ -281,5 +281,5 @@ class TestFrames:
             (Frame(Kind.CONTRIBUTION, 1, FILE_ID, 3, 4, 0), DropReason.BAD_RANGE),
         ],
     )
-    def test_contradictory_frame_is_refused(self, frame: Frame, reason: DropReason) -> None:
+    def test_inconsistent_frame_is_refused(self, frame: Frame, reason: DropReason) -> None:
         assert refusal(decode_frame, encode_frame(frame)) is reason

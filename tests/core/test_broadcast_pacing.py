@@ -1,4 +1,4 @@
-"""How often a server broadcasts: as its datagrams allow, for the first time and again."""
+"""The pacing of broadcasts: the first ones of fetches, and repeated ones."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from pspd.core.model.tuning import SERVER_TUNING
 from tests.core.bench import Bench
 
 
-class TestPace:
-    def test_broadcasts_of_many_files_are_paced(
-        self,
-    ) -> None:
+class TestBroadcastPacing:
+    def test_broadcasts_of_many_files_are_paced(self) -> None:
         tuning = replace(SERVER_TUNING, broadcast_burst_datagrams=4, broadcast_pacing_ns=10 * MILLISECOND_NS)
         bench = Bench(tuning=tuning, at_once=False)
         a, b = bench.join("a"), bench.join("b")
         files = [bench.exchange(f"f{index}", 8) for index in range(5)]
         for file in files:
             bench.ask(a, file, *file.shares.ranges_of(b.name))
-        heard = []
+        broadcast_counts = []
         for _ in range(3):
-            heard.append(len(bench.asked("a")))
-            assert bench.asked("a") == [], "not before their time"
+            broadcast_counts.append(len(bench.asked("a")))
+            assert bench.asked("a") == [], "broadcasts during the pause"
             bench.pass_time(4 * 10 * MILLISECOND_NS)
-        assert heard == [2, 2, 1], "two members hear of two files at a time"
+        assert broadcast_counts == [2, 2, 1], "four datagrams at a time: two files to two members"
 
     def test_repeated_broadcasts_are_paced(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, broadcast_burst_datagrams=1, broadcast_pacing_ns=MILLISECOND_NS))
@@ -37,4 +35,6 @@ class TestPace:
         assert sum(file.traffic.broadcast_datagrams for file in files) == 2 * len(files)
         bench.now += 5 * SECOND_NS
         bench.server.handle_timeout(bench.now)
-        assert sum(file.traffic.broadcast_datagrams for file in files) == 2 * len(files) + 2, "one file's alone"
+        assert sum(file.traffic.broadcast_datagrams for file in files) == 2 * len(files) + 2, (
+            "only the fetch of one file is repeated at a time"
+        )
