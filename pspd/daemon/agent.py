@@ -7,7 +7,7 @@ from functools import partial
 
 from pspd.daemon.process import write_ready_line
 from pspd.daemon.spawn import Launcher
-from pspd.net.sockets import listen_hosts
+from pspd.net.sockets import resolve_listen_hosts
 from pspd.rpc.server.requests import Context
 from pspd.rpc.server.server import serve
 from pspd.text.addresses import AGENT_PORT, address_text, parse_address
@@ -41,7 +41,7 @@ async def run_agent(stopping: asyncio.Event, listen: str) -> None:
         PortTaken: the address cannot be used.
     """
     host, port = parse_address(listen, AGENT_PORT)
-    hosts, port = listen_hosts(host, port)  # checked first: gRPC does not say why it cannot use an address
+    hosts, port = resolve_listen_hosts(host, port)  # first, as gRPC does not say why it cannot use an address
     launcher = Launcher()
     register = partial(client_service_pb2_grpc.add_AgentServiceServicer_to_server, AgentServicer(launcher))
     server, bound = await serve(hosts, port, ["pspd.v1.AgentService"], register)

@@ -35,7 +35,7 @@ T = TypeVar("T")
 def note_local_end(local_ends: dict[Address, T], peer: Address, local_end: T) -> None:
     """Remember the local end of a peer: the local address or the socket that received the peer's last datagram.
 
-    If more than ``PEERS_MAX`` peers are remembered, forget the oldest one.
+    If more than ``PEERS_MAX`` peers are remembered, forget the peer that was added first.
 
     Args:
         local_ends: the local end of each peer.

@@ -36,14 +36,14 @@ class DataPathStatus:
     def note_udp(self) -> None:
         """Record that datagrams travel in both directions."""
         self._udp_works = True
-        self._review()
+        self._update_ready()
 
     def note_tcp(self, failure: str | None) -> None:
         """Record the result of a TCP connection attempt: the reason why it failed; None if it succeeded."""
         self.tcp_failure = failure
-        self._review()
+        self._update_ready()
 
-    def _review(self) -> None:
+    def _update_ready(self) -> None:
         if self._udp_works and self.tcp_failure is None:
             self.ready.set()
 

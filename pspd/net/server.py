@@ -34,7 +34,7 @@ class ServerPlane:
     Args:
         machine: the server's state machine.
         execute_control: called with each control effect, to execute it.
-        hosts: the hosts to listen on, as literals: see ``listen_hosts``.
+        hosts: the hosts to listen on, as literals: see ``resolve_listen_hosts``.
         port: the number of both the UDP and the TCP port; 0 for any free one.
         faults: the faults to inject into received datagrams; None for none.
 

@@ -37,7 +37,7 @@ class PortRefused(PortTaken):
     """The port is in use or reserved; another port may be free."""
 
 
-def listen_hosts(host: str, port: int) -> tuple[list[str], int]:
+def resolve_listen_hosts(host: str, port: int) -> tuple[list[str], int]:
     """Resolve a host; return the literals and the port to listen on, after a test with TCP sockets.
 
     A name stands for all of its addresses that this machine has. ``0.0.0.0`` and ``::`` both stand for every address

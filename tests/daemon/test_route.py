@@ -13,7 +13,7 @@ from pspd.core.model.parameters import FAST, default_cache_chunks
 from pspd.daemon.member.route import Route
 from pspd.daemon.server.network import NetworkDaemon
 from pspd.errors import Unreachable
-from pspd.net.sockets import bind_listener, listen_hosts
+from pspd.net.sockets import bind_listener, resolve_listen_hosts
 from pspd.rpc.server.server import serve
 from tests.daemon.members import Client
 from tests.support.control import control, register_all
@@ -77,7 +77,7 @@ async def test_data_goes_to_the_address_that_answers(hub: Callable[..., None]) -
 @pytest.mark.parametrize("reached", range(len(HOSTS)))
 @on_loop
 async def test_server_answers_on_every_address_it_has(hub: Callable[..., None], reached: int) -> None:
-    async with server_on(*HOSTS, port=listen_hosts_free(hub)) as (_, port):
+    async with server_on(*HOSTS, port=free_port_of(hub)) as (_, port):
         hub(HOSTS[reached])
         route = Route(f"hub:{port}")
         client = await joins(route, "a")
@@ -85,10 +85,10 @@ async def test_server_answers_on_every_address_it_has(hub: Callable[..., None], 
         await route.close()
 
 
-def listen_hosts_free(hub: Callable[..., None]) -> int:
+def free_port_of(hub: Callable[..., None]) -> int:
     """Return a port that is free on every host."""
     hub(*HOSTS)
-    return listen_hosts("hub", 0)[1]
+    return resolve_listen_hosts("hub", 0)[1]
 
 
 @on_loop

@@ -15,7 +15,7 @@ from pspd.net.sockets import (
     bind_listener,
     bind_pairs,
     configure_persistent,
-    listen_hosts,
+    resolve_listen_hosts,
     set_user_timeout,
 )
 from pspd.text.addresses import address_text
@@ -94,9 +94,9 @@ def test_address_of_another_machine_is_refused(bind: Callable[[str, int], socket
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid", "fe80::1%nowhere0", ""])
-def test_listen_hosts_refuses_host_of_another_machine(host: str) -> None:
+def test_resolve_listen_hosts_refuses_host_of_another_machine(host: str) -> None:
     with pytest.raises(PortTaken) as refused:
-        listen_hosts(host, 0)
+        resolve_listen_hosts(host, 0)
     assert host in str(refused.value)
 
 
@@ -109,9 +109,9 @@ def resolver(*addresses: tuple[str, int]) -> Callable[..., object]:
     return find
 
 
-def test_listen_hosts_returns_all_addresses_of_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_listen_hosts_returns_all_addresses_of_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolver(("127.0.0.2", 0), ("127.0.0.3", 0), ("192.0.2.1", 0)))
-    hosts, port = listen_hosts("hub", 0)
+    hosts, port = resolve_listen_hosts("hub", 0)
     assert hosts == ["127.0.0.2", "127.0.0.3"]  # this machine does not have the third
     assert port > 0  # the same for both
     pairs = bind_pairs(hosts, 0)
@@ -121,15 +121,15 @@ def test_listen_hosts_returns_all_addresses_of_name(monkeypatch: pytest.MonkeyPa
             bound.close()
 
 
-def test_listen_hosts_refuses_name_if_one_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_listen_hosts_refuses_name_if_one_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolver(("127.0.0.2", 0), ("127.0.0.3", 0)))
     with bind_listener("127.0.0.3", 0) as taken, pytest.raises(PortTaken, match=r"127\.0\.0\.3.* taken"):
-        listen_hosts("hub", port_of(taken))
+        resolve_listen_hosts("hub", port_of(taken))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_any_host_means_both_address_families(host: str) -> None:
-    hosts, port = listen_hosts(host, 0)
+    hosts, port = resolve_listen_hosts(host, 0)
     assert port == 0
     ((listener, datagrams),) = bind_pairs(hosts, 0)
     with listener, datagrams:

@@ -15,7 +15,7 @@ from pspd.daemon.server.network import NetworkDaemon
 from pspd.daemon.server.services import SERVICES, register
 from pspd.errors import BadArgument
 from pspd.net.faults import Faults
-from pspd.net.sockets import listen_hosts
+from pspd.net.sockets import resolve_listen_hosts
 from pspd.rpc.server.server import serve
 from pspd.text.addresses import PORT_MAX, address_text, parse_address
 
@@ -61,7 +61,7 @@ async def run_server(
         raise BadArgument(f"port {port} is the control port: choose another with --data-port")
     if data_port > PORT_MAX:
         raise BadArgument(f"there is no port after {port} for data: name one with --data-port")
-    hosts, control_port = listen_hosts(host, port)  # checked first: gRPC does not say why it cannot use an address
+    hosts, control_port = resolve_listen_hosts(host, port)  # first, as gRPC does not say why it cannot use an address
     tuning = replace(SERVER_TUNING, reachability_ns=int(reachability_seconds * SECOND_NS))
     network = NetworkDaemon(parameters, cache_chunks, hosts, data_port, stopping, faults, tuning)
     try:

@@ -60,7 +60,7 @@ class ControlServicer(
     client_service_pb2_grpc.ClientServiceServicer,
     status_service_pb2_grpc.StatusServiceServicer,
 ):
-    """Answers the calls of all services. A ``PspError`` that a method raises ends its call; see `CheckedRequests`.
+    """Answers the calls of all services. A ``PspError`` that a method raises ends its call; see `RequestChecker`.
 
     Args:
         network: the network that executes the calls.

@@ -62,10 +62,10 @@ class _Parsed:
         return request
 
 
-class CheckedRequests(grpc.aio.ServerInterceptor):
+class RequestChecker(grpc.aio.ServerInterceptor):
     """Refuses requests that are too large or cannot be parsed; reports the errors that methods raise.
 
-    Of an asynchronous generator, it reports only ``PspError``; of a method with a stream of requests, no error.
+    From an asynchronous generator, it reports only ``PspError``; from a method with a stream of requests, no error.
     """
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:

@@ -13,7 +13,7 @@ from pspd.errors import PortTaken
 from pspd.reflection_v1 import reflection_pb2 as reflection_v1_pb2
 from pspd.rpc.conventions import channel_options
 from pspd.rpc.limits import LARGEST_REQUEST_BYTES
-from pspd.rpc.server.requests import CheckedRequests
+from pspd.rpc.server.requests import RequestChecker
 from pspd.text.addresses import Address, address_text
 
 _REFLECTION_V1 = reflection_v1_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name
@@ -43,7 +43,7 @@ async def serve(
         PortTaken: an address cannot be used.
     """
     server = grpc.aio.server(
-        interceptors=[CheckedRequests()], options=[*channel_options(LARGEST_REQUEST_BYTES), *_OPTIONS]
+        interceptors=[RequestChecker()], options=[*channel_options(LARGEST_REQUEST_BYTES), *_OPTIONS]
     )
     register(server)
     checks = health.aio.HealthServicer()
