@@ -70,21 +70,13 @@ def resolve_listen_hosts(host: str, port: int) -> tuple[list[str], int]:
 
 def _literals(host: str) -> list[str]:
     if host in WILDCARD_HOSTS:
-        return ["::" if _has_ipv6() else "0.0.0.0"]
+        return ["::" if socket.has_dualstack_ipv6() else "0.0.0.0"]
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise PortTaken(f"cannot listen on unknown host {host!r} ({why}): name an address of this machine") from None
     return list(dict.fromkeys(address_of(entry[4])[0] for entry in found))
-
-
-def _has_ipv6() -> bool:
-    try:
-        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
-    except OSError:
-        return False
-    return True
 
 
 def bind_pairs(hosts: Sequence[str], port: int) -> list[tuple[socket.socket, socket.socket]]:
