@@ -116,11 +116,11 @@ def holdings_to_pb(held: Mapping[FileId, HeldChunks]) -> list[pb.Holding]:
 
     The server treats omitted chunks as not held. The client holds them nevertheless, and does not request them.
     """
-    messages, left = [], HELD_RANGES_MAX
+    messages, ranges_left = [], HELD_RANGES_MAX
     for file_id, known in sorted(held.items(), key=lambda item: not item[1].complete)[:HELD_FILES_MAX]:
-        said = list(islice(known.verified, left))
-        left -= len(said)
-        messages.append(pb.Holding(file_id=file_id, ranges=map(range_to_pb, said), complete=known.complete))
+        ranges = list(islice(known.verified, ranges_left))
+        ranges_left -= len(ranges)
+        messages.append(pb.Holding(file_id=file_id, ranges=map(range_to_pb, ranges), complete=known.complete))
     return messages
 
 
