@@ -40,7 +40,7 @@ class IoBudget:
         now = now_ns()
         if self._slice_ends_at == 0:
             self._slice_ends_at = now + TIME_SLICE_NS
-            asyncio.get_running_loop().call_soon(self._begin_slice)
+            asyncio.get_running_loop().call_soon(self._run_deferred)
         elif now >= self._slice_ends_at:
             self._deferred[callback] = None
             return False
@@ -50,7 +50,8 @@ class IoBudget:
         """Return whether a callback waits for the next slice; its socket may then have unread bytes."""
         return callback in self._deferred
 
-    def _begin_slice(self) -> None:
+    def _run_deferred(self) -> None:
+        """End the slice, and run deferred callbacks in the next one."""
         self._slice_ends_at = 0
         while self._deferred and (self._slice_ends_at == 0 or now_ns() < self._slice_ends_at):
             callback = next(iter(self._deferred))
