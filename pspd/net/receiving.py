@@ -91,8 +91,8 @@ class FrameReceiver(Generic[ConnectionT]):
         self._head = memoryview(bytearray(FRAME_BYTES))
         self._targets = [self._head]
         self._frame = Frame(Kind.LINK, 0)  # in PAYLOAD: the head of the frame
-        self._unallocated = 0  # in PAYLOAD: payload bytes that have no memory yet
-        self._discard_left = 0  # in DISCARD: payload bytes to come
+        self._unallocated_bytes = 0  # in PAYLOAD: the number of payload bytes without memory
+        self._discard_bytes = 0  # in DISCARD: the number of payload bytes to come
 
     def read(self, stream: socket.socket, connection: ConnectionT) -> None:
         """Read once, and handle the received bytes.
@@ -107,10 +107,10 @@ class FrameReceiver(Generic[ConnectionT]):
             WireError: the peer violates the protocol.
         """
         if self.state is _DISCARD:
-            length = min(self._discard_left, len(_DISCARD_BUFFER))
+            length = min(self._discard_bytes, len(_DISCARD_BUFFER))
             count = stream.recv_into(_DISCARD_BUFFER, length, _DISCARD_FLAGS)
-            self._discard_left -= count
-            if self._discard_left == 0:
+            self._discard_bytes -= count
+            if self._discard_bytes == 0:
                 self.state = _HEAD
         else:
             count = stream.recvmsg_into(self._targets[:VIEWS_PER_CALL])[0]
@@ -147,7 +147,7 @@ class FrameReceiver(Generic[ConnectionT]):
             if self.state is _HEAD:
                 self._targets = [self._head]
                 self._start_frame(decode_frame(self._head), connection)
-            elif len(self._targets) == (0 if self._unallocated else 1):
+            elif len(self._targets) == (0 if self._unallocated_bytes else 1):
                 self._end_part(connection)
             if self.state is _ENDED:
                 return
@@ -157,18 +157,18 @@ class FrameReceiver(Generic[ConnectionT]):
         if frame.length == 0 or self.state is _ENDED:
             return
         if targets is None:
-            self.state, self._discard_left = _DISCARD, frame.length
+            self.state, self._discard_bytes = _DISCARD, frame.length
         else:
-            self.state, self._frame, self._unallocated = _PAYLOAD, frame, frame.length
+            self.state, self._frame, self._unallocated_bytes = _PAYLOAD, frame, frame.length
             self._receive_into(targets)
 
     def _receive_into(self, targets: list[memoryview]) -> None:
-        self._unallocated -= sum(map(len, targets))
+        self._unallocated_bytes -= sum(map(len, targets))
         # One system call receives the end of this payload and the next head.
-        self._targets = targets if self._unallocated else [*targets, self._head]
+        self._targets = targets if self._unallocated_bytes else [*targets, self._head]
 
     def _end_part(self, connection: ConnectionT) -> None:
-        if self._unallocated:
+        if self._unallocated_bytes:
             self._receive_into(self._handler.frame_continued(connection, self._frame))
         else:
             self.state = _HEAD
