@@ -91,10 +91,10 @@ def error_of(error: grpc.aio.AioRpcError, peer: Peer) -> PspError:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return TimedOut(f"the {peer.role} at {peer.address} did not answer in time: is it stopped or overloaded?")
         case grpc.StatusCode.UNIMPLEMENTED:
-            return Unreachable(
-                f"{peer.address} does not know this request: no {peer.role}, or one of another version, runs there:"
-                f" name another {peer.role} with {peer.option}"
+            failure = (
+                f"{peer.address} does not know this request: no {peer.role}, or one of another version, runs there"
             )
+            return Unreachable(f"{failure}: name another {peer.role} with {peer.option}")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own limit on the size of a message
             return LimitReached(f"the {peer.role} at {peer.address} answered: {details}")
         case code:
