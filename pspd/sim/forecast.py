@@ -95,12 +95,12 @@ class Completions(Observer):
 
     Attributes:
         network: the network.
-        at: the time of the latest report that a client has the file, in nanoseconds, by client name.
+        completed_at: the time of the latest report that a client has the file, in nanoseconds, by client name.
         is_complete: whether the server reported that all clients have the file.
     """
 
     network: VirtualNetwork
-    at: dict[str, int] = field(default_factory=dict)
+    completed_at: dict[str, int] = field(default_factory=dict)
     is_complete: bool = False
 
     def on_server_effect(self, effect: ServerEffect) -> None:
@@ -111,7 +111,7 @@ class Completions(Observer):
     def on_client_effect(self, client: Client, effect: ClientEffect) -> None:
         """See ``Observer``."""
         if isinstance(effect, ReportMilestone) and effect.milestone is Milestone.COMPLETE:
-            self.at[client.name] = self.network.now
+            self.completed_at[client.name] = self.network.now
 
 
 def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: None) -> Forecast:
@@ -147,7 +147,7 @@ def forecast(plan: Plan, on_progress: Callable[[float], None] = lambda done: Non
     if not is_done:
         raise TimedOut("this network would take longer than a week")
     on_progress(1.0)
-    return _measured(network, seeding, list(completions.at.values()))
+    return _measured(network, seeding, list(completions.completed_at.values()))
 
 
 def _measured(network: VirtualNetwork, seeding: Seeding, completions: list[int]) -> Forecast:

@@ -79,7 +79,7 @@ class LivenessGoal:
             return any(seeding.source_has_left and seeding.source is client for seeding in self.seedings)
         return client not in self.clients
 
-    def lost(self) -> list[Seeding]:
+    def unrecoverable(self) -> list[Seeding]:
         """Return the seedings of the files that the network cannot complete without a new source."""
         active = {seeding.manifest.file_id for seeding in self.seedings if not seeding.source_has_left}
         return [

@@ -154,11 +154,11 @@ class Scenario:
     def _recover(self, liveness_ns: int) -> None:
         network, goal = self._network, self._goal
         for _ in range(RESEEDINGS_MAX + 1):
-            if not network.run(lambda: goal.is_reached() or bool(goal.lost()), liveness_ns):
+            if not network.run(lambda: goal.is_reached() or bool(goal.unrecoverable()), liveness_ns):
                 break
             if network.run(goal.is_reached, RECOVERY_NS):
                 return
-            for seeding in goal.lost():
+            for seeding in goal.unrecoverable():
                 goal.seed_again(seeding)
         raise Violation("liveness", "; ".join(goal.missing()))
 

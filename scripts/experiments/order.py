@@ -72,13 +72,13 @@ def measure(order: Order, case: Case, size_bytes: int, cache_chunks: int, seed: 
     usual_ns = size_bytes * SECOND_NS // min(rates)
     for client in late:
         network.after(random.randrange(usual_ns), network.start, client)
-    assert network.run(lambda: len(completions.at) == CLIENTS, LIMIT_NS), "the exchange does not end"
+    assert network.run(lambda: len(completions.completed_at) == CLIENTS, LIMIT_NS), "the exchange does not end"
     file = seeding.file
     assert file is not None, "the file is complete"
     traffic = file.traffic
     ratio = (traffic.contributed_bytes - traffic.seeding_contributed_bytes) / size_bytes
     fastest = [c for c, rate in zip(clients, rates, strict=True) if rate == max(rates) and c not in late]
-    slowdown = max(completions.at[c.name] - begun for c in fastest) / (size_bytes * SECOND_NS / max(rates))
+    slowdown = max(completions.completed_at[c.name] - begun for c in fastest) / (size_bytes * SECOND_NS / max(rates))
     return f"{ratio:6.2f} x{slowdown:4.2f}"
 
 
