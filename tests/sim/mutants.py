@@ -89,8 +89,8 @@ def cache_unsolicited(patch: pytest.MonkeyPatch) -> None:
 
     def accept(self: Any, member: Any, file: Any, frame: Frame, now: int) -> Any:
         taken = accept_solicited(self, member, file, frame, now)
-        ranges = self.table_of(file.file_id).ranges
-        if taken is DropReason.UNSOLICITED and not ranges.overlapping(frame.start, frame.stop):
+        fetches = self.table_of(file.file_id).fetches
+        if taken is DropReason.UNSOLICITED and not fetches.overlapping(frame.start, frame.stop):
             if self._cache.cached(file.file_id, frame.start, frame.stop):
                 return taken
             if self._cache.reserve(file.file_id, frame.start, frame.stop):

@@ -133,7 +133,7 @@ class Deliveries:
         fetches = self.batches.pop(file, [])
         # If a fetch was broadcast more than once, the whole batch measures no round trip (Karn's rule).
         is_measured = all(fetch.tries == 1 for fetch in fetches)
-        order = min((fetch.order for fetch in fetches), default=0)
+        serial = min((fetch.serial for fetch in fetches), default=0)
         runs = RangeSet(fetch.span for fetch in fetches)
         cached = self._cache.cached_among(file.file_id, runs)
         fan_outs: RangeMap[FanOut] = RangeMap()
@@ -143,7 +143,7 @@ class Deliveries:
         delivered_chunks = 0
         for state in list(self._demand.of_file(file.file_id).waiting):
             try:
-                delivered_chunks += self._add_deliveries(state, cached, fan_outs, order if is_measured else 0)
+                delivered_chunks += self._add_deliveries(state, cached, fan_outs, serial if is_measured else 0)
             except Exception as error:  # the error ends only this member's session
                 self._work.mark_failed(state.member.session, error)
         delivery_count = 0
@@ -159,10 +159,10 @@ class Deliveries:
         while self.batches:
             self.flush(next(iter(self.batches)))
 
-    def _add_deliveries(self, state: RequestState, cached: RangeSet, fan_outs: RangeMap[FanOut], order: int) -> int:
+    def _add_deliveries(self, state: RequestState, cached: RangeSet, fan_outs: RangeMap[FanOut], serial: int) -> int:
         """Add the deliveries to one client to the fan-outs, as far as window and quota allow.
 
-        The deliveries measure no round trip if ``order`` is 0.
+        The deliveries measure no round trip if ``serial`` is 0.
 
         Returns:
             The number of chunks in these deliveries.
@@ -170,7 +170,7 @@ class Deliveries:
         sendable_chunks = limit_chunks = self._sendable_chunks(state) if state.member.has_data_path else 0
         if sendable_chunks <= 0:
             return 0
-        echo = state.echo_of(order) if order else 0
+        echo = state.echo_of(serial) if serial else 0
         for wanted in state.wanted.intersection(cached):
             for fan_out in fan_outs.overlapping(*wanted):
                 span = Range(max(wanted.start, fan_out.start), min(wanted.stop, fan_out.stop))

@@ -121,10 +121,8 @@ class Demand:
         if arrived:
             file.availability.add_arrived(name, arrived)
         # The client lacks the chunks that it requests, unless it has already reported the complete file.
-        refuted = (
-            [] if name in file.recipients.complete_names else file.availability.remove_arrived(name, request.ranges)
-        )
-        if refuted:
+        has_file = name in file.recipients.complete_names
+        if not has_file and (refuted := file.availability.remove_arrived(name, request.ranges)):
             file.shares.clear_acks(name)
             self._contributions.recheck_cached(file, refuted)
         window_chunks = min(request.window_chunks, parameters.window_max_chunks)

@@ -62,8 +62,8 @@ class Fetch:
         file: the file.
         start: the first chunk.
         stop: one past the last chunk.
-        order: the number of the fetch in the order of starts, from 1. A merged fetch has the number of its second
-            part, and a fetch of a unit the number of the fetch from which it was cut.
+        serial: the serial number of the fetch; fetches are counted from 1 as they start. A merged fetch has that of its
+            second part, and the fetch of a unit has that of the fetch from which it was cut.
         tries: how often the fetch was broadcast, including broadcasts of the fetch from which it was cut.
         broadcast_number: the number of the latest broadcast; 0 if there was none since the fetch was started or cut.
         broadcast_at: when that broadcast was sent, in nanoseconds; 0 if there was none.
@@ -76,7 +76,7 @@ class Fetch:
     file: SharedFile
     start: int
     stop: int
-    order: int
+    serial: int
     tries: int = 0
     broadcast_number: int = 0
     broadcast_at: int = 0
@@ -223,7 +223,7 @@ class Pending:
         holder = fetch.holder
         following.assign_holder(None)
         fetch.assign_holder(None)
-        fetch.stop, fetch.order = following.stop, following.order
+        fetch.stop, fetch.serial = following.stop, following.serial
         fetch.assign_holder(holder)
 
     def cut_into_units(self, fetch: Fetch) -> list[Fetch]:
@@ -240,7 +240,7 @@ class Pending:
         parts = []
         for unit, _ in fetch.file.manifest.units(fetch.start, fetch.stop):
             span = Range(max(unit.start, fetch.start), min(unit.stop, fetch.stop))
-            part = Fetch(fetch.file, span.start, span.stop, fetch.order, fetch.tries)
+            part = Fetch(fetch.file, span.start, span.stop, fetch.serial, fetch.tries)
             fetches.insert(part)
             parts.append(part)
         return parts

@@ -24,11 +24,11 @@ class Echo(NamedTuple):
 
     Attributes:
         number: the request's number.
-        fetch_order: how many fetches the server had started when the request arrived.
+        started_count: how many fetches the server had started when the request arrived.
     """
 
     number: int
-    fetch_order: int
+    started_count: int
 
 
 @dataclass(eq=False, slots=True)
@@ -218,18 +218,18 @@ class RequestState:
         """The number of the newest request whose round-trip time may be measured; 0 if there is none."""
         return self.echoes[-1].number if self.echoes else 0
 
-    def echo_of(self, fetch_order: int) -> int:
+    def echo_of(self, serial: int) -> int:
         """Return the number of the newest request that arrived before a fetch started; 0 if there is none.
 
         Older requests are no longer measured.
 
         Args:
-            fetch_order: the fetch's number in the order of starts.
+            serial: the serial number of the fetch.
         """
         echoes = self.echoes
-        while len(echoes) > 1 and echoes[1].fetch_order < fetch_order:
+        while len(echoes) > 1 and echoes[1].started_count < serial:
             echoes.popleft()
-        return echoes[0].number if echoes and echoes[0].fetch_order < fetch_order else 0
+        return echoes[0].number if echoes and echoes[0].started_count < serial else 0
 
     # -- requests
 
@@ -237,14 +237,14 @@ class RequestState:
         """Note that a report supersedes the requests up to a number: they are dropped if they arrive later."""
         self.number = max(self.number, number)
 
-    def renew(self, number: int, window_chunks: int, ranges: RangeSet, fetch_order: int, now: int) -> None:
+    def renew(self, number: int, window_chunks: int, ranges: RangeSet, started_count: int, now: int) -> None:
         """Replace the previous request by a newer one.
 
         Args:
             number: the number of the newer request.
             window_chunks: how many chunks may be in flight.
             ranges: the requested chunks that may be served. This object keeps the set and changes it.
-            fetch_order: how many fetches the server has started so far.
+            started_count: how many fetches the server has started so far.
             now: the time, in nanoseconds.
         """
         self.number, self.requested_at = number, now
@@ -253,7 +253,7 @@ class RequestState:
             self.echoes.clear()
         self.want(ranges)
         if ranges:
-            self.echoes.append(Echo(number, fetch_order))
+            self.echoes.append(Echo(number, started_count))
 
     def discard_echoes(self) -> None:
         """Stop measuring the round trips of the requests so far, because the request waits in a queue."""

@@ -424,13 +424,9 @@ class Sessions:
 
     def check(self) -> None:
         """Assert the invariants."""
-        assert list(self._by_session.values()) == list(self.members.values()), (
-            "the sessions are not those of the members"
-        )
+        assert list(self._by_session.values()) == list(self.members.values()), "sessions and members differ"
         assert all(name == member.name for name, member in self.members.items()), "a member under another name"
-        assert all(session == member.session for session, member in self._by_session.items()), (
-            "a member under another session"
-        )
+        assert all(session == member.session for session, member in self._by_session.items()), "a wrong session"
         assert not self.lost_clients.keys() & self.members.keys(), "a connected client counts as lost"
         assert self._join_range_count == sum(member.join_range_count for member in self.members.values())
         assert all(session in self._leases for session in self._by_session), "a member without a lease"

@@ -233,9 +233,7 @@ class SharedFile:
         self.shares.check()
         self.availability.check()
         self.recipients.check()
-        assert self.availability.held.keys() == members.keys(), (
-            "the members with holdings are not the connected members"
-        )
+        assert self.availability.held.keys() == members.keys(), "holdings and members differ"
         unreachable = {name for name, member in members.items() if not member.reachable}
         assert self.availability.unreachable == unreachable, "a member is reachable for one file and not for another"
         assert self.phase is Phase.EXCHANGING or not self.is_complete, "complete before the exchange"
