@@ -200,6 +200,7 @@ def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] =
 
 
 async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _StepTracker, check: Callable[[], None]) -> bytes:
+    """Run the source until it has left; return the file's id. After an error, let the source leave first."""
     from pspd.daemon.source import seed  # imports the whole client, which only commands that seed need
 
     deadline = outage.deadline
@@ -275,7 +276,7 @@ def _already_present_text(plan: SeedPlan, state_before: str) -> str:
     done = "its missing chunks were seeded" if _needs_chunks(state_before) else "nothing had to be seeded"
     options = {"--clients": plan.client_count, "--replicas": plan.terms.replica_count > 1}
     given = " and ".join(option for option, is_given in options.items() if is_given)
-    ignored = f"; {given} was ignored" if given else ""
+    ignored = f"; ignored {given}" if given else ""
     return f"{plan.shown_name} is already in the network: {done}{ignored}"
 
 
@@ -335,9 +336,7 @@ def _delete(path: Path, state: FileState, holder_count: int) -> None:
         StorageError: the original cannot be deleted.
     """
     if holder_count < SAFE_HOLDERS:
-        raise WrongState(
-            f"{path} was not deleted: only {count_text(holder_count, 'client')} has all of it, and may be lost"
-        )
+        raise WrongState(f"{path} was not deleted: some chunks are on only {count_text(holder_count, 'client')}")
     try:
         if FileState.of(path.stat()) != state:
             raise WrongState(f"{path} has changed since it was seeded and was not deleted: check its content")

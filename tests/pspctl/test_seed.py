@@ -101,9 +101,7 @@ def test_original_is_kept_if_one_client_has_it(pspctl: Pspctl, source: FakeSourc
     source.file = file(held=(8,), state=network_pb2.FILE_STATE_COMPLETE)
     result = pspctl("seed", original, "--delete-source")
     assert result.exit_code == 4
-    assert result.stderr == (
-        f"pspctl: error: {original} was not deleted: only 1 client has all of it, and may be lost\n"
-    )
+    assert result.stderr == f"pspctl: error: {original} was not deleted: some chunks are on only 1 client\n"
     assert original.exists()
 
 
@@ -273,7 +271,9 @@ def test_seed_notes_that_file_is_in_the_network(pspctl: Pspctl, source: FakeSour
     assert result.exit_code == 0
     assert result.stderr == "pspctl: big.iso is already in the network: nothing had to be seeded\n"
     assert " in 0.5 s" not in result.stdout  # the time of the earlier run
-    assert pspctl("seed", original, "--clients", 2).stderr.endswith("; --clients was ignored\n")
+    assert pspctl("seed", original, "--clients", 2).stderr.endswith("; ignored --clients\n")
+    both = pspctl("seed", original, "--clients", 2, "--replicas", 2)
+    assert both.stderr.endswith("; ignored --clients and --replicas\n")
 
 
 def test_name_in_use_is_a_conflict(pspctl: Pspctl, source: FakeSource, original: Path) -> None:
