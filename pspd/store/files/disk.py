@@ -1,8 +1,8 @@
 """A client's store: a folder on disk.
 
 Finished files are in the folder under their own names. Everything else is in the hidden folder; ``pspd.store.layout``
-lists the names. For a distributed folder, the store writes, verifies and sends the archive; the unpacked folder belongs
-to the user.
+lists the names there. For a distributed folder, the store writes, verifies and sends the archive; the unpacked folder
+belongs to the user.
 
 The order of the steps makes a crash harmless at any moment. Verified bytes are saved before the journal lists them. A
 finished file gets its name before its completion record; a folder gets its name after the completion record. The
@@ -24,7 +24,7 @@ from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import FileSlice, HeldChunks, WriteResult
 from pspd.errors import IntegrityError, StorageError, StoreFailed
 from pspd.store.errors import unknown_file
-from pspd.store.files.records import FLUSHED, UNVERIFIED, Records, current_boot_id, load_instance_id, lock_folder
+from pspd.store.files.records import FLUSHED, UNVERIFIED, Records, load_instance_id, lock_folder
 from pspd.store.files.recovery import FileRecovery
 from pspd.store.files.stored_file import FileStatus, StoredFile, disk_bytes, require_space
 from pspd.store.files.unpacked import UnpackedFolders
@@ -72,7 +72,7 @@ class DiskStore:
         Args:
             folder: the client's folder, in which finished files appear.
             digest: the digest function of manifests.
-            max_bytes: the most bytes that all files begun since the start may take together; None for no limit.
+            max_bytes: the maximum disk space of all files begun since the start together, in bytes; None for no limit.
             trusts_records: whether to trust the records of verified bytes. If not, the store verifies all these bytes.
             open_files_max: the maximum number of open descriptors; None for the default.
 
@@ -92,9 +92,8 @@ class DiskStore:
         try:
             self._hidden_folder_state = os.stat(self._hidden_folder)
             self.instance_id = load_instance_id(self._hidden_folder / INSTANCE)
-            boot_id = current_boot_id()
             self._recovery = FileRecovery(
-                self._records, self._unpacked, self._open_files, boot_id, trusts_records=trusts_records
+                self._records, self._unpacked, self._open_files, trusts_records=trusts_records
             )
             self._files = self._recovery.load_all()
         except BaseException:
@@ -110,14 +109,14 @@ class DiskStore:
         return {file_id: file.held.copy() for file_id, file in self._files.items()}
 
     def manifest(self, file_id: FileId) -> Manifest:
-        """Return the manifest of the latest ``begin`` of a file, or the loaded manifest before the first ``begin``."""
+        """Return the manifest of the latest :meth:`begin` of a file; before the first one, the loaded manifest."""
         return self._file(file_id).verifier.manifest
 
     def begin(self, manifest: Manifest) -> HeldChunks:
         """See ``Storage.begin``. A manifest with another division is accepted and saved.
 
         Raises:
-            StorageError: another file has the name, there is no room, or the disk fails.
+            StorageError: another file has the name, there is no space, or the disk fails.
         """
         file_id = manifest.file_id
         file = self._files.get(file_id)
@@ -222,10 +221,9 @@ class DiskStore:
         self._recovery.publish(file, state)
 
     def flush_job(self, file_id: FileId) -> Callable[[], None]:
-        """Return a function that flushes a finished file to the disk, callable in any thread.
+        """Return a function that flushes a finished file, as ``FileRecovery.flush`` does; callable in any thread.
 
-        For a folder, the function flushes the archive and the unpacked folder. It raises ``StorageError`` if the file
-        or archive cannot be opened, or if the disk fails. After it has returned, call :meth:`record_flushed`.
+        After the function has returned, call :meth:`record_flushed`.
         """
         return partial(self._recovery.flush, self._file(file_id).verifier.manifest)
 
@@ -298,7 +296,7 @@ class DiskStore:
         return self._unpacked.unpack_job(file.verifier.manifest, file.content.path)
 
     def discard(self, file_id: FileId) -> None:
-        """See ``Storage.discard``. While a thread unpacks the folder, the unpacked part stays: call this again later.
+        """See ``Storage.discard``. If a thread is unpacking the folder, the unpacked copy stays: call this again later.
 
         Raises:
             StorageError: something cannot be removed.
@@ -337,7 +335,7 @@ class DiskStore:
             self._lock_fd = -1
 
     def _require_space(self, manifest: Manifest, more_bytes: int) -> None:
-        """Check that there is room for a file; ``more_bytes`` includes the bytes that the file already takes."""
+        """Check that there is space for a file; ``more_bytes`` includes the space that its partial file takes."""
         file_id = manifest.file_id
         others = [self._files[other] for other in self._begun if other in self._files and other != file_id]
         state = stat_regular(self._records.hidden_path(file_id, PARTIAL))

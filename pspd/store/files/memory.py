@@ -50,7 +50,7 @@ class Buffer:
             self.is_changed = True
 
     def mark_unchanged(self) -> None:
-        """Accept the bytes as they are now: they count as unchanged."""
+        """Let the bytes count as unchanged."""
         self.is_changed = False
 
 
@@ -61,7 +61,7 @@ class MemoryStore:
         finished: the bytes of each finished file, by name.
         modes: the permission bits of each file that this store finished, by name.
         instance_id: 16 bytes that identify this store.
-        full: whether the store has no room: it refuses to write chunks and to begin new files.
+        is_full: whether the store has no space, and so refuses to write chunks and to begin new files.
     """
 
     def __init__(self, digest: DigestFunction, instance_id: bytes = bytes(16)) -> None:
@@ -160,7 +160,7 @@ class MemoryStore:
 
     def _require_space(self) -> None:
         if self.is_full:
-            raise StorageError("there is no room")
+            raise StorageError("there is no space")
 
     def _adopt(self, manifest: Manifest) -> None:
         buffer = Buffer(self.finished[manifest.name])

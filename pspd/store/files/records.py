@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ DAMAGED = "torn"
 """Replaces the boot id in a completion record if the record is torn, or if the disk has damaged the file."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_OWNER_BYTES_MAX = 80
+_LOCK_BYTES_MAX = 80
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ def lock_folder(folder: Path) -> int:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                owner = os.pread(fd, _OWNER_BYTES_MAX, 0).decode("ascii", "replace")
+                process = os.pread(fd, _LOCK_BYTES_MAX, 0).decode("ascii", "replace")
                 raise WrongState(
-                    f"folder {folder} is in use by another client ({owner or 'process unknown'}):"
+                    f"folder {folder} is in use by another client ({process or 'process unknown'}):"
                     " name another folder with --dir"
                 ) from None
             os.ftruncate(fd, 0)
@@ -71,16 +71,15 @@ def lock_folder(folder: Path) -> int:
 
 
 def load_instance_id(path: Path) -> bytes:
-    """Return the 16 random bytes that identify a folder's client; create them if the file does not have 16 bytes.
+    """Return the 16 random bytes that identify a folder's client; create them if the file has not exactly 16 bytes.
 
     Raises:
         StorageError: the bytes cannot be read or saved.
     """
+    saved = b""
     try:
-        with path.open("rb", buffering=0) as file:
+        with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
             saved = file.read(INSTANCE_BYTES + 1)  # a link may lead to an endless device
-    except FileNotFoundError:
-        saved = b""
     except OSError as error:
         raise storage_error("read", path, error) from None
     if len(saved) != INSTANCE_BYTES:
@@ -169,15 +168,15 @@ class Records:
         self.digest = digest
 
     def visible_path(self, manifest: Manifest) -> Path:
-        """Return the path where the user finds the finished file or folder."""
+        """Return the path of the finished file or folder that the user sees."""
         return self.folder / manifest.name
 
     def hidden_path(self, file_id: FileId, suffix: str) -> Path:
-        """Return the path of one of a file's parts in the hidden folder.
+        """Return the path in the hidden folder with a file's id and a suffix.
 
         Args:
             file_id: the file's id.
-            suffix: the suffix of the part, from ``pspd.store.layout``.
+            suffix: the suffix, from ``pspd.store.layout``.
         """
         return self.hidden_folder / f"{file_id.hex()}.{suffix}"
 
@@ -254,14 +253,14 @@ class Records:
         return record
 
     def remove(self, file_id: FileId, *suffixes: str) -> None:
-        """Remove parts of a file from the hidden folder.
+        """Remove files with a file's id from the hidden folder, if they exist.
 
         Args:
             file_id: the file's id.
-            suffixes: the suffixes of the parts, from ``pspd.store.layout``.
+            suffixes: the suffixes of the files, from ``pspd.store.layout``.
 
         Raises:
-            StorageError: a part cannot be removed.
+            StorageError: a file cannot be removed.
         """
         for suffix in suffixes:
             remove_file(self.hidden_path(file_id, suffix))

@@ -1,6 +1,6 @@
 """Open, publish and recover the files of a client's folder.
 
-Recovery decides which existing bytes are good: after a restart, a power failure, or a change by the user. A finished
+Recovery decides which existing bytes are right: after a restart, a power failure, or a change by the user. A finished
 file belongs to the user. Its bytes are never removed or overwritten; it is renamed only if the disk has damaged it.
 """
 
@@ -18,7 +18,7 @@ from pspd.core.model.manifest import MODE_BITS, FileId, Manifest, ReadAt
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.errors import StorageError, StoreFailed
 from pspd.store.errors import name_conflict
-from pspd.store.files.records import DAMAGED, FLUSHED, CompletionRecord, Records
+from pspd.store.files.records import DAMAGED, FLUSHED, CompletionRecord, Records, current_boot_id
 from pspd.store.files.stored_file import FileStatus, Journal, StoredFile
 from pspd.store.files.unpacked import UnpackedFolders
 from pspd.store.files.verifier import FileVerifier
@@ -32,9 +32,9 @@ from pspd.store.tree.traverse import flush_tree, is_changed_since
 _LOG = logging.getLogger(__name__)
 
 _FINISHING_NS = 2_000_000_000
-"""A time in nanoseconds. A change at most this long after the completion record may still be this program's."""
+"""A change that is at most this many nanoseconds later than the completion record may be this program's own change."""
 _COPY_CHUNKS = 1024
-"""How many chunks are copied at once."""
+"""The number of chunks that are copied at once."""
 _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT
 # A symbolic link is not followed, because it could lead out of the folder.
 _FINISHED_FLAGS = os.O_RDONLY | os.O_NOFOLLOW
@@ -48,7 +48,7 @@ class FileRecovery:
     """
 
     def __init__(
-        self, records: Records, unpacked: UnpackedFolders, open_files: OpenFiles, boot_id: str, *, trusts_records: bool
+        self, records: Records, unpacked: UnpackedFolders, open_files: OpenFiles, *, trusts_records: bool
     ) -> None:
         """Determine whether the journals can be trusted.
 
@@ -56,19 +56,18 @@ class FileRecovery:
             records: the records of a client's folder that this process has locked.
             unpacked: the unpacked folders among the client's files.
             open_files: the store's open descriptors.
-            boot_id: the id of the machine's present boot.
             trusts_records: whether to trust the records of verified bytes. If not, all these bytes are verified.
         """
-        self.boot_id = boot_id
+        self.boot_id = current_boot_id()
         self._records = records
         self._unpacked = unpacked
         self._open_files = open_files
         self._trusts_records = trusts_records
         # If this is False, the saved bytes of an unfinished file are verified when the file is opened.
-        self._trusts_journals = records.trusted_boot_id() == boot_id and trusts_records
+        self._trusts_journals = records.trusted_boot_id() == self.boot_id and trusts_records
 
     def finished_path(self, manifest: Manifest) -> Path:
-        """Return the path of a finished file's bytes: of the file itself, or of a folder's archive."""
+        """Return the path of a finished file, or of a finished folder's archive."""
         if manifest.is_folder:
             return self._records.hidden_path(manifest.file_id, ARCHIVE)
         return self._records.visible_path(manifest)
@@ -78,7 +77,7 @@ class FileRecovery:
         return name_conflict(manifest.name, self._records.folder)
 
     def open_partial(self, manifest: Manifest, *, keeps_completion: bool = False) -> StoredFile:
-        """Open a file for writing; resume from the saved bytes, if there are any.
+        """Open a file for writing, and keep its saved bytes, if there are any.
 
         If the file already has its finished path, but a crash of the machine has lost some bytes, remove that path.
 
@@ -94,44 +93,44 @@ class FileRecovery:
         file = StoredFile(
             FileVerifier(manifest, partial, self._records.digest), partial, journal, FileStatus.UNFINISHED
         )
-        recorded, is_sound = journal.read(manifest.chunk_count)
+        recorded, journal_is_intact = journal.read(manifest.chunk_count)
         state = os.fstat(partial.fd)
-        fits_size = all(sum(manifest.byte_span(*span)) <= state.st_size for span in recorded)
+        ranges_fit = all(sum(manifest.byte_span(*span)) <= state.st_size for span in recorded)
         # A write after the journal's last entry may be another program's.
         journal_is_newer = state.st_mtime_ns <= mtime_ns(journal.path)
-        if self._trusts_journals and fits_size and journal_is_newer:
+        if self._trusts_journals and ranges_fit and journal_is_newer:
             file.verifier.resume(recorded, ())
         else:
             file.verifier.resume(RangeSet(), recorded)
-        if not is_sound or not journal_is_newer or file.verifier.verified != recorded:
+        if not journal_is_intact or not journal_is_newer or file.verifier.verified != recorded:
             journal.rewrite(file.verifier.verified)
         finished_path = self.finished_path(manifest)
         if not file.verifier.is_complete and is_same_file(finished_path, partial.path):
-            # After the file got its name, the machine crashed, and some bytes were lost. The partial file stays.
+            # The partial file is the same file under its other name, and stays.
             remove_file(finished_path)
         partial.mark_unchanged()
         return file
 
     def _open_finished(self, manifest: Manifest) -> StoredFile:
-        """Open a finished file for reading. No chunk counts as verified yet."""
-        saved = FileBytes(self.finished_path(manifest), _FINISHED_FLAGS, self._open_files)
+        """Open a finished file for reading. No chunk is verified yet."""
+        content = FileBytes(self.finished_path(manifest), _FINISHED_FLAGS, self._open_files)
         # The file may have been replaced since its descriptor was opened.
-        self._open_files.close(saved.path)
-        saved.mark_unchanged()
+        self._open_files.close(content.path)
+        content.mark_unchanged()
         journal = Journal(self._records.hidden_path(manifest.file_id, JOURNAL), self._open_files)
-        return StoredFile(FileVerifier(manifest, saved, self._records.digest), saved, journal, FileStatus.FINISHED)
+        return StoredFile(FileVerifier(manifest, content, self._records.digest), content, journal, FileStatus.FINISHED)
 
     def publish(self, file: StoredFile, state: os.stat_result) -> None:
-        """Finish a file whose bytes are at :meth:`finished_path`.
+        """Finish a file that is already at :meth:`finished_path`.
 
-        Save the completion record, then give an unpacked folder its name, then remove the partial file.
+        Save the completion record, then give an unpacked folder its name, then remove the temporary files.
 
         Args:
             file: the file.
             state: the ``stat`` result of the file, or of a folder's archive.
 
         Raises:
-            StorageError: the record cannot be saved, a folder cannot be renamed, or a part cannot be removed.
+            StorageError: the record cannot be saved, a folder cannot be renamed, or a file cannot be removed.
         """
         manifest = file.verifier.manifest
         self._records.save_completion(manifest, state, self.boot_id)
@@ -153,18 +152,18 @@ class FileRecovery:
             flush_tree(self._records.visible_path(manifest))
 
     def is_name_taken(self, file: StoredFile) -> bool:
-        """Return whether the name of a file that another program has changed is certainly still taken.
+        """Return whether the name of a changed file is still taken, so that verifying it again would be useless.
 
-        The name of a changed file counts as taken until the file is replaced or changed once more, so that the file is
-        not verified again in vain. A folder's name is taken if something other than a folder has the name.
+        For a file, return False if the file was removed, replaced or changed once more. For a folder, return whether
+        something other than a folder has the name.
         """
         manifest = file.verifier.manifest
         return self._unpacked.is_replaced(manifest) if manifest.is_folder else file.content.is_in_place
 
     def looks_unchanged(self, file: StoredFile) -> bool:
-        """Return whether a finished file still has the size and modification time that the store has recorded.
+        """Return whether a finished file still has the size and modification time that the store knows.
 
-        For a folder, return whether its archive has the recorded size and time, and the name is still a folder's.
+        For a folder, return whether its archive has them, and a folder still has the name.
 
         Raises:
             FileNotFoundError: the file, folder or archive was removed.
@@ -176,10 +175,7 @@ class FileRecovery:
         return file.content.matches(os.lstat(file.content.path))
 
     def remove_temporary_files(self, file_id: FileId) -> None:
-        """Remove what exists only until a file is finished: its partial file, its journal, and its unpacked folder.
-
-        An unpacked folder stays if it already has its own name, or if a thread is unpacking the folder.
-        """
+        """Remove the partial file, the journal, and the unpacked folder unless a thread is unpacking it."""
         for suffix in (PARTIAL, JOURNAL):
             self._open_files.close(self._records.hidden_path(file_id, suffix))
             self._records.remove(file_id, suffix)
@@ -188,13 +184,13 @@ class FileRecovery:
     def load_all(self) -> dict[FileId, StoredFile]:
         """Load the files in the folder, verify them if necessary, and return them by id.
 
-        After a restart of the machine, this verifies the bytes that were not flushed. Otherwise it trusts a finished
-        file with its recorded size and time, and a journal that was written after the partial file. If the client asked
-        to verify everything, nothing is trusted. Log a warning for each file that cannot be loaded, and skip the file.
+        After a restart of the machine, verify the bytes that were not flushed. Otherwise, trust a finished file that
+        has its recorded size and time, and a journal that was written after its partial file. Without trust in the
+        records, verify everything. Log a warning for each file that cannot be loaded, and skip the file.
 
         Raises:
             StoreFailed: the whole store has failed.
-            StorageError: the state of the journals cannot be recorded.
+            StorageError: an old journal cannot be removed, or the boot id cannot be saved.
         """
         files: dict[FileId, StoredFile] = {}
         all_loaded = True
@@ -223,9 +219,9 @@ class FileRecovery:
     def load_finished(self, manifest: Manifest, record: CompletionRecord) -> StoredFile | None:
         """Load a file that has a completion record, verify it if necessary, and return it.
 
-        A file that the disk has damaged, and a folder whose archive is corrupt, are unfinished again. A file that
-        another program has changed is marked as changed. If the file is missing, resume its partial file; if the
-        partial file is missing too, another program removed the file: forget it and return None.
+        A file that the disk has damaged, and a folder whose archive is corrupt, become unfinished. A file that another
+        program has changed, and a folder that something else has replaced, get the status ``CHANGED``. If the file is
+        missing, open its partial file instead. If the partial file is missing too, forget the file and return None.
 
         Args:
             manifest: the file's manifest.
@@ -246,8 +242,8 @@ class FileRecovery:
             _LOG.warning("%s is no longer a folder; it is not complete", visible_path)
             file.mark_changed()
             return file
-        unchanged = record.describes(state)
-        if unchanged and record.boot_id in (FLUSHED, self.boot_id) and self._trusts_records:
+        is_unchanged = record.describes(state)
+        if is_unchanged and record.boot_id in (FLUSHED, self.boot_id) and self._trusts_records:
             file.verifier.resume(RangeSet([Range(0, manifest.chunk_count)]), ())
             return file
         # Salvage a damaged file or a corrupt archive. Do not write to a file that another program has changed.
@@ -255,25 +251,25 @@ class FileRecovery:
         is_right = file.verifier.is_complete and state.st_size == manifest.size_bytes
         may_be_damaged = self._may_be_damaged(manifest, record, state)
         if is_right and not (manifest.is_folder and may_be_damaged):
-            # If a flushed folder differs from its archive after a crash, the user has changed the folder.
+            # Without FLUSHED, a folder that the user has changed would count as damaged after the next crash.
             boot_id = FLUSHED if manifest.is_folder else self.boot_id
             with suppress(StorageError):  # some file systems cannot flush a folder
                 self.flush(manifest)
                 boot_id = FLUSHED
             self._records.save_completion(manifest, state, boot_id)
             return file
-        if manifest.is_folder or may_be_damaged or (unchanged and not self._trusts_records):
+        if manifest.is_folder or may_be_damaged or (is_unchanged and not self._trusts_records):
             return self.salvage(file, renames_damaged=may_be_damaged or not manifest.is_folder)
         _LOG.warning("%s was changed by another program; it is not complete", file.content.path)
         file.mark_changed()
         return file
 
     def adopt_existing(self, manifest: Manifest, require_space: Callable[[Manifest, int], None]) -> StoredFile | None:
-        """Adopt the existing file or folder with the name, if its bytes are right or salvageable, and return the file.
+        """Adopt the file or folder that already has the name, and return the file; return None if nothing has the name.
 
-        A file with the right bytes is finished. For an equal folder, and for a salvaged file, the returned file is
-        unfinished. Return None if nothing has the name, or if the name is only a second name of this client's partial
-        file.
+        A file with the right bytes becomes a finished file. A folder with the right content becomes an unfinished file
+        with all chunks. A file or folder that the disk has damaged becomes an unfinished file with the intact units.
+        The name does not count if it is only a second name of this client's partial file.
 
         Args:
             manifest: the file's manifest.
@@ -281,7 +277,7 @@ class FileRecovery:
                 fit. It is called before an archive is saved.
 
         Raises:
-            StorageError: another file has the name, there is no room for an archive, or the disk fails.
+            StorageError: another file has the name, there is no space for an archive, or the disk fails.
         """
         visible_path = self._records.visible_path(manifest)
         try:
@@ -315,28 +311,28 @@ class FileRecovery:
         return self.salvage(damaged)
 
     def _adopt_folder(self, manifest: Manifest, require_space: Callable[[Manifest, int], None]) -> StoredFile:
-        """Save the archive of an equal folder as a partial file, so that no chunk is requested; return the file."""
+        """Save the archive of the existing folder as the partial file, and return the file."""
         require_space(manifest, manifest.size_bytes)
         self._records.save_manifest(manifest)
         self._records.remove(manifest.file_id, ARCHIVE)
         file = self.open_partial(manifest)
         with closing(FolderArchive(self._records.visible_path(manifest))) as archive:
-            _copy(file.verifier.missing(), archive.read_at, file)
+            _copy_chunks(file.verifier.missing(), archive.read_at, file)
         return file
 
     def salvage(self, damaged: StoredFile, *, renames_damaged: bool = True) -> StoredFile:
         """Copy the intact units of a damaged finished file to a new unfinished file, and return the new file.
 
-        The damaged archive of a folder is removed.
+        Remove the damaged archive of a folder.
 
         Args:
-            damaged: the finished file.
-            renames_damaged: whether to rename the damaged file, or folder, so that nobody uses it by mistake.
+            damaged: the finished file, after its verification.
+            renames_damaged: whether to rename the damaged file or folder, so that nobody uses it by mistake.
         """
         manifest, visible_path = damaged.verifier.manifest, self._records.visible_path(damaged.verifier.manifest)
         self._records.invalidate_completion(manifest, DAMAGED)
         file = self.open_partial(manifest, keeps_completion=True)
-        _copy(damaged.verifier.verified, damaged.content.read_at, file)
+        _copy_chunks(damaged.verifier.verified, damaged.content.read_at, file)
         self._open_files.close(damaged.content.path)
         if renames_damaged:
             _rename_damaged(visible_path)
@@ -344,10 +340,10 @@ class FileRecovery:
         return file
 
     def _may_be_damaged(self, manifest: Manifest, record: CompletionRecord, state: os.stat_result | None) -> bool:
-        """Return whether a crash of the machine may have damaged a finished file that no program has changed since.
+        """Return whether a crash of the machine, and no program, may have damaged a finished file.
 
-        A program that changes, replaces or restores a file gives it a later change time; a crash does not. A folder
-        is damaged only if it does not match its manifest.
+        A program that changes, replaces or restores a file gives it a later change time; a crash does not. Only a
+        folder that does not match its manifest is damaged.
 
         Args:
             manifest: the file's manifest.
@@ -373,17 +369,17 @@ def _rename_damaged(visible_path: Path) -> None:
         for number in count(1):
             suffix = f".damaged-{number}"
             kept = os.fsencode(visible_path.name)[: bytes_max - len(suffix)].decode("utf-8", "ignore")
-            aside = visible_path.with_name(kept + suffix)
-            if not os.path.lexists(aside):
+            new_path = visible_path.with_name(kept + suffix)
+            if not os.path.lexists(new_path):
                 break
-        os.rename(visible_path, aside)
+        os.rename(visible_path, new_path)
     except OSError as error:
         raise storage_error("rename", visible_path, error) from None
-    _LOG.warning("the disk has damaged %s: it is now named %s, and is fetched again", visible_path, aside.name)
+    _LOG.warning("the disk has damaged %s: it is now named %s, and is fetched again", visible_path, new_path.name)
 
 
-def _copy(ranges: RangeSet, read_at: ReadAt, file: StoredFile) -> None:
-    """Copy chunks, which ``read_at`` reads, to a partial file, and add them to the journal."""
+def _copy_chunks(ranges: RangeSet, read_at: ReadAt, file: StoredFile) -> None:
+    """Copy chunks from the bytes that ``read_at`` reads to a partial file, and add them to the journal."""
     for start, stop in ranges:
         for first in range(start, stop, _COPY_CHUNKS):
             last = min(first + _COPY_CHUNKS, stop)

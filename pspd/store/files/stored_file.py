@@ -1,4 +1,4 @@
-"""One unfinished or finished file of a client's folder: its status, its journal, and the disk space that it takes.
+"""One file of a client's folder: its status, its journal, and the disk space that it takes.
 
 A journal lists the verified ranges of an unfinished file, so that a client need not verify them when it restarts within
 one boot of the machine. A journal consists of records of 12 bytes, big-endian: start (u32), stop (u32), CRC-32 of these
@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
@@ -51,19 +52,17 @@ def decode_ranges(data: bytes, chunk_count: int) -> tuple[RangeSet, bool]:
     return ranges, whole_bytes == len(data)
 
 
+@dataclass(slots=True)
 class Journal:
     """One file's journal.
 
-    Args:
+    Attributes:
         path: the journal's path.
         open_files: the store's open descriptors.
     """
 
-    __slots__ = ("_open_files", "path")
-
-    def __init__(self, path: Path, open_files: OpenFiles) -> None:
-        self.path = path
-        self._open_files = open_files
+    path: Path
+    open_files: OpenFiles
 
     def read(self, chunk_count: int) -> tuple[RangeSet, bool]:
         """Return the journal's ranges, and whether all records are good. A missing journal has no records.
@@ -83,10 +82,10 @@ class Journal:
         """Add ranges whose bytes are saved and verified.
 
         Raises:
-            StorageError: the ranges cannot be written. What was written is removed if possible.
+            StorageError: the ranges cannot be written. If a part was written, it is removed if possible.
         """
         records = encode_ranges(ranges)
-        fd = self._open_files.fd(self.path, _FLAGS)
+        fd = self.open_files.fd(self.path, _FLAGS)
         try:
             count = os.write(fd, records)
         except OSError as error:
@@ -103,7 +102,7 @@ class Journal:
         Raises:
             StorageError: the new journal cannot be written; the old journal is unchanged.
         """
-        self._open_files.close(self.path)
+        self.open_files.close(self.path)
         replace_file(self.path, encode_ranges(ranges))
 
 
@@ -115,23 +114,21 @@ class FileStatus(Enum):
     CHANGED = auto()  # like FINISHED, but another program has changed it; its verified units can be sent
 
 
+@dataclass(slots=True)
 class StoredFile:
     """A file's verified chunks, bytes, journal and status. Only the methods of this class set the fields.
 
-    Args:
+    Attributes:
         verifier: the file's verifier, which records the verified chunks.
         content: the file's bytes.
         journal: the file's journal, which exists on the disk only while the file is unfinished.
         status: the file's status.
     """
 
-    __slots__ = ("content", "journal", "status", "verifier")
-
-    def __init__(self, verifier: FileVerifier, content: FileBytes, journal: Journal, status: FileStatus) -> None:
-        self.verifier = verifier
-        self.content = content
-        self.journal = journal
-        self.status = status
+    verifier: FileVerifier
+    content: FileBytes
+    journal: Journal
+    status: FileStatus
 
     @property
     def held(self) -> HeldChunks:
@@ -140,7 +137,7 @@ class StoredFile:
 
     @property
     def unwritten_bytes(self) -> int:
-        """The maximum number of bytes of disk space that the file will still take."""
+        """The disk space that the file still needs, in bytes; less if it has blocks of zeros."""
         if self.status is not FileStatus.UNFINISHED:
             return 0
         return max(0, disk_bytes(self.verifier.manifest) - self.verifier.verified.chunk_count * CHUNK_BYTES)
@@ -157,7 +154,7 @@ class StoredFile:
 
 
 def disk_bytes(manifest: Manifest) -> int:
-    """Return how many bytes of disk space a file takes: its size, or twice the size of a folder's archive."""
+    """Return the disk space that a file takes, in bytes: its size, or twice the size of a folder's archive."""
     return manifest.size_bytes * (2 if manifest.is_folder else 1)
 
 
@@ -170,10 +167,10 @@ def require_space(
 
     Args:
         manifest: the file's manifest.
-        more_bytes: how many bytes of disk space the file will still take.
+        more_bytes: the disk space that the file still needs, in bytes.
         others: the other files that were begun since the client started.
         hidden_folder: the client's hidden folder.
-        max_bytes: the most bytes that the file and the others may take together; None for no limit.
+        max_bytes: the maximum disk space of the file and the others together, in bytes; None for no limit.
 
     Raises:
         StorageError: the file exceeds the limit or the free space, or the disk cannot be examined.

@@ -1,4 +1,4 @@
-"""Unpack the distributed folders of a client, and publish them under their names."""
+"""Unpack the folders that a client receives, and give them their names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class UnpackedFolders:
-    """Unpacks archives, in several threads at the same time if necessary, and publishes the folders.
+    """The unpacked folders of a client. Several threads may unpack at the same time.
 
     Args:
         records: the records of a client's folder that this process has locked.
@@ -46,7 +46,7 @@ class UnpackedFolders:
         """Return a function that unpacks a verified archive, callable in any thread.
 
         Return None if the folder is already unpacked or its name is taken. The function raises ``StorageError`` if the
-        archive cannot be unpacked or changes meanwhile, or if the store is closed meanwhile.
+        archive cannot be unpacked, or if the archive is changed or the store is closed meanwhile.
 
         Args:
             manifest: the folder's manifest.
@@ -81,7 +81,7 @@ class UnpackedFolders:
         return unpack_all
 
     def ensure_unpacked(self, manifest: Manifest, archive: Path) -> None:
-        """Unpack a folder unless it is already unpacked.
+        """Unpack a folder, unless it is already unpacked or an equal folder already has the name.
 
         Args:
             manifest: the folder's manifest.
@@ -121,12 +121,13 @@ class UnpackedFolders:
         Raises:
             StorageError: the folder cannot be removed.
         """
-        unpacked = self._records.hidden_path(file_id, UNPACKED)
-        for path in unpacked.parent.glob(f"{unpacked.stem}.unpack*") if file_id not in self._unpacking else ():
+        if file_id in self._unpacking:
+            return
+        for path in self._records.hidden_folder.glob(f"{file_id.hex()}.unpack*"):
             remove_tree(path)
 
     def remove_all_unpacked(self) -> None:
-        """Remove all unpacked folders in the hidden folder, which a crash may have damaged; log a warning on errors."""
+        """Remove all unpacked folders from the hidden folder: a crash may have damaged them. Errors are logged."""
         for path in self._records.hidden_folder.glob("*.unpack*"):
             try:
                 remove_tree(path)

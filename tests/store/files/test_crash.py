@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import pspd.store.files.disk
+import pspd.store.files.recovery
 import pspd.store.filesystem.file_bytes
 from pspd.core.model.ranges import RangeSet
 from pspd.core.model.storage import HeldChunks
@@ -146,7 +146,7 @@ class TestPowerLoss:
 
         def restart() -> None:
             boot = f"boot {next(boots)}"
-            monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: boot)
+            monkeypatch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: boot)
             disk.restart()
 
         return restart

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-import pspd.store.files.disk
 import pspd.store.files.recovery
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.core.model.storage import FileSlice, HeldChunks
@@ -172,7 +171,7 @@ LOSSES: dict[str, Callable[[int], bytes] | None] = {
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_store_recovers_from_a_cut_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
-    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the first boot")
+    monkeypatch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: "the first boot")
     for steps in itertools.count():
         assert steps < STEPS_MAX
         folder = tmp_path / str(steps)
@@ -188,7 +187,7 @@ def test_store_recovers_from_a_cut_at_every_step(tmp_path: Path, monkeypatch: py
                 lose(folder, disk.unflushed, content)
             with monkeypatch.context() as patch:
                 if content is not None:
-                    patch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the second boot")
+                    patch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: "the second boot")
                 assert_recovers(folder, f"{loss} after {steps} steps", killed=content is None)
             shutil.rmtree(folder)
         if not was_cut:
@@ -234,12 +233,12 @@ def assert_visible_is_right(bench: DiskBench, when: str) -> None:
 
 
 def test_flushed_file_is_not_read_after_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the first boot")
+    monkeypatch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: "the first boot")
     bench = DiskBench(tmp_path / "client")
     bench.receive(SMALL)
     bench.store.flush_job(SMALL.file_id)()
     bench.store.record_flushed(SMALL.file_id)
-    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the second boot")
+    monkeypatch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: "the second boot")
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", None)
         bench.restart()
@@ -261,11 +260,11 @@ def test_verified_files_are_flushed(tmp_path: Path) -> None:
 @pytest.fixture
 def lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DiskBench]:
     """A client with a finished file; the machine crashed before the flush, and the client is not started again yet."""
-    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the first boot")
+    monkeypatch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: "the first boot")
     bench = DiskBench(tmp_path / "client")
     bench.receive(SMALL)
     bench.store.close()
-    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the second boot")
+    monkeypatch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: "the second boot")
     yield bench
     bench.store.close()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import pspd.store.files.disk
 import pspd.store.files.recovery
 import pspd.store.files.unpacked
 from pspd.core.model.storage import HeldChunks
@@ -127,7 +126,7 @@ def test_edited_folder_is_left_alone_after_a_crash(disk: DiskBench, monkeypatch:
     monkeypatch.setattr(pspd.store.files.recovery, "_FINISHING_NS", 0)
     (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
     before = seen_in(disk.folder / "folder")
-    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "another boot")
+    monkeypatch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: "another boot")
     disk.restart()
     assert disk.store.known() == {FOLDER.file_id: HeldChunks(FOLDER.all, complete=True)}
     assert seen_in(disk.folder / "folder") == before
@@ -139,7 +138,7 @@ def test_edited_folder_is_left_alone_after_verify(disk: DiskBench, monkeypatch: 
     (disk.folder / "folder" / "run.sh").write_bytes(b"mine now")
     before = seen_in(disk.folder / "folder")
     disk.store.verify(FOLDER.file_id)
-    monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "another boot")
+    monkeypatch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: "another boot")
     disk.restart()
     assert disk.store.known() == {FOLDER.file_id: HeldChunks(FOLDER.all, complete=True)}
     assert seen_in(disk.folder / "folder") == before

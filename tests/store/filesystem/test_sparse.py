@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pspd.store.files.disk
+import pspd.store.files.recovery
 from pspd.core.model.manifest import CHUNK_BYTES, Manifest
 from pspd.core.model.ranges import Range, RangeSet
 from pspd.store.digests import blake3_digest
@@ -188,9 +188,9 @@ class TestStore:
 
     def test_salvaged_file_is_sparse(self, disk: DiskBench, monkeypatch: pytest.MonkeyPatch) -> None:
         sample = SparseSample()
-        monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the first boot")
+        monkeypatch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: "the first boot")
         disk.receive(sample)
-        monkeypatch.setattr(pspd.store.files.disk, "current_boot_id", lambda: "the second boot")
+        monkeypatch.setattr(pspd.store.files.recovery, "current_boot_id", lambda: "the second boot")
         alter_byte(disk.folder / "sparse.bin", SIZE_BYTES // 2 + 500, later_ns=0)
         disk.restart()
         assert disk.store.known()[sample.file_id].verified.chunk_count > 0.9 * sample.manifest.chunk_count
