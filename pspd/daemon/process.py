@@ -129,7 +129,7 @@ async def _run_with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, 
 def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 1):
         loop.remove_reader(sys.stdin)
-        log.info("stopping: the parent process has ended")
+        log.info("stopping: standard input has ended")
         stopping.set()
 
 

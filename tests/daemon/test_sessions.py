@@ -102,7 +102,7 @@ async def test_refused_rejoin_is_logged_once_until_it_succeeds(caplog: pytest.Lo
         network.server.leave(client.daemon.session_number)
         other = network.server.join("a", bytes(16), source=False, delivery_port=0, held={}, peer="")
         await until("the client was refused several times", lambda: count("cannot join") >= 3)
-        assert count("refused, and tries again: a client named 'a' is connected already") == 1
+        assert count("the server refused it; trying again: a client named 'a' is connected already") == 1
         network.server.leave(other)
         await until("the client is back", lambda: count("joined again") == 1)
 

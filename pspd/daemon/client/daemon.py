@@ -154,7 +154,7 @@ def _flusher(store: DiskStore, name: str) -> Callable[[FileId], None]:
             store.record_flushed(file_id)
         except Exception as error:  # any error concerns only this file
             log.debug("%s: cannot flush a file: traceback:", name, exc_info=error)
-            log.warning("%s: %s: it is verified again after the next start of the machine", name, error)
+            log.warning("%s: %s: the file is verified again after the next start of the machine", name, error)
 
     def begin(file_id: FileId) -> None:
         task = asyncio.ensure_future(flush(file_id))

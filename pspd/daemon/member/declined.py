@@ -85,7 +85,7 @@ class DeclinedFile:
         division: the number of the division that the member declines.
         reason: why the member declined the file, in one line.
         exchange_started: whether the file's exchange has started.
-        removed: the path from which a user removed the file; None if no user removed it.
+        removed_path: the path from which a user removed the file; None if no user removed it.
         is_final: whether this manifest is never tried again.
         delay: the delay before the next attempt, in seconds.
         retry_at: the time of the next attempt, on the loop's clock.
@@ -95,7 +95,7 @@ class DeclinedFile:
     division: int
     reason: str
     exchange_started: bool
-    removed: Path | None = None
+    removed_path: Path | None = None
     is_final: bool = False
     delay: float = field(init=False, default=0.0)
     retry_at: float = field(init=False)
@@ -106,7 +106,7 @@ class DeclinedFile:
 
     def rules_out(self, manifest: Manifest) -> bool:
         """Return whether an attempt with this manifest is pointless."""
-        is_missing = self.removed is not None and not os.path.lexists(self.removed)
+        is_missing = self.removed_path is not None and not os.path.lexists(self.removed_path)
         return is_missing or (self.is_final and self.manifest == manifest)
 
     def is_retry_due(self, now: float) -> bool:

@@ -202,7 +202,7 @@ class MemberDaemon:
                     log.info("%s: waiting for the server at %s", self.name, self._route.server)
                     logged.update((Unreachable, TimedOut))
                 case _:
-                    log.warning("%s: refused, and tries again: %s", self.name, error)
+                    log.warning("%s: the server refused it; trying again: %s", self.name, error)
 
         session = await self.join_retrying(policy, RETRY_ERRORS if is_first else (PspError,), log_each_kind_once)
         if not is_first:

@@ -104,9 +104,7 @@ class FileReconciler:
 
         Files that a user removed and files with contradictory digests stay declined.
         """
-        self._declined = {
-            file_id: declined for file_id, declined in self._declined.items() if declined.removed or declined.is_final
-        }
+        self._declined = {key: file for key, file in self._declined.items() if file.removed_path or file.is_final}
         self._reports.clear()
 
     def close(self) -> None:
@@ -196,7 +194,7 @@ class FileReconciler:
                 self._note_declined(declined)
         else:
             if file_id not in self._declined:  # `assign` may have declined it again: a complete file may fail to finish
-                log.info("%s: takes %s after all", self._name, declined.manifest.name)
+                log.info("%s: accepts %s now", self._name, declined.manifest.name)
 
     # -- files that have changed
 
@@ -268,10 +266,10 @@ class FileReconciler:
         download = self.machine.downloads.get(file_id)
         if download is None:
             return
-        reason = f"{path} was removed: put it back, or restart the client to have it fetched again, if others have it"
+        reason = f"{path} was removed: put it back, or restart the client, which then fetches it again from others"
         log.warning("%s: %s", self._name, reason)
         self._forget(file_id)
-        declined = DeclinedFile(download.manifest, download.division, reason, exchange_started=True, removed=path)
+        declined = DeclinedFile(download.manifest, download.division, reason, exchange_started=True, removed_path=path)
         self._note_declined(declined)
 
     def _title(self, file_id: FileId) -> str:

@@ -135,6 +135,7 @@ class ControlExecutor:
                 self._changed = asyncio.Event()
 
     def _record(self, event: effects.ServerEvent, ledger: Ledger) -> None:
+        """Record a removed file, and the names of clients that join or leave."""
         match event:
             case effects.FileRemoved(file_id):
                 ledger.remove_file(file_id)
@@ -149,7 +150,7 @@ class ControlExecutor:
         members, files = self._machine.members.values(), self._machine.catalogue.files
         name = next((member.name for member in members if member.session == session), "a member that has left")
         file = files[file_id].manifest.name if file_id in files else file_id.hex()[:12]
-        log.warning("%s: %s sent wrong bytes of it: not asked again until it has verified the file", file, name)
+        log.warning("%s: %s sent wrong bytes: it is not asked again until it has verified the file", file, name)
 
     def _log_corrupt_sender(self, name: str) -> None:
         """Log a sender of wrong bytes only once, as more wrong bytes may follow."""
