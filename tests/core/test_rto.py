@@ -29,7 +29,7 @@ class TestMaximum:
         assert rtt.srtt_ns == 300 * SECOND_NS
         assert rtt.rto_ns == RTO_MAX_NS
         for _ in range(2 * LINEAR_TIMEOUTS):
-            rtt.timed_out()
+            rtt.note_timeout()
         assert rtt.timeout_ns(NO_JITTER) == RTO_MAX_NS
 
 
@@ -85,25 +85,25 @@ class TestBackoff:
         waits = []
         for _ in range(LINEAR_TIMEOUTS + 4):
             waits.append(rtt.timeout_ns(NO_JITTER))
-            rtt.timed_out()
+            rtt.note_timeout()
         assert waits == [base_ns] * (LINEAR_TIMEOUTS + 1) + [2 * base_ns, 4 * base_ns, 8 * base_ns]
 
     def test_backoff_ends_at_the_maximum(self) -> None:
         rtt = estimator_of(20)
         for _ in range(1000):
-            rtt.timed_out()
+            rtt.note_timeout()
         assert rtt.timeout_ns(NO_JITTER) == RTO_MAX_NS
 
     def test_answer_ends_the_backoff(self) -> None:
         rtt = estimator_of(20)
         for _ in range(10):
-            rtt.timed_out()
-        rtt.answered()
+            rtt.note_timeout()
+        rtt.note_answer()
         assert rtt.timeout_ns(NO_JITTER) == rtt.rto_ns
 
     def test_timeouts_counted_by_the_caller_are_used(self) -> None:
         rtt = estimator_of(20)
-        rtt.timed_out()
+        rtt.note_timeout()
         waits = [rtt.timeout_ns(NO_JITTER, count) for count in (-1, 0, LINEAR_TIMEOUTS, LINEAR_TIMEOUTS + 1)]
         assert waits == [rtt.rto_ns] * 3 + [2 * rtt.rto_ns]
 

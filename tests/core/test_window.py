@@ -15,7 +15,7 @@ STEP_NS = 20 * MILLISECOND_NS
 def flow(window: Window, chunks_per_second: int, steps: int, now: int = 0) -> int:
     """Let chunks arrive at a rate; return the time of the last arrival."""
     for _ in range(steps):
-        window.delivered(chunks_per_second * STEP_NS // SECOND_NS, RTT_NS, now)
+        window.note_delivery(chunks_per_second * STEP_NS // SECOND_NS, RTT_NS, now)
         now += STEP_NS
     return now
 
@@ -28,7 +28,7 @@ class TestWindow:
         window = Window(16, 4096)
         sizes = []
         for step in range(5):
-            window.delivered(10_000, RTT_NS, step * STEP_NS)
+            window.note_delivery(10_000, RTT_NS, step * STEP_NS)
             sizes.append(window.chunks)
         assert sizes == [16, 32, 64, 128, 256]
 
@@ -49,7 +49,7 @@ class TestWindow:
     def test_rate_is_not_measured_within_a_round_trip(self) -> None:
         window = Window(16, 4096)
         for now in range(0, 9 * MILLISECOND_NS, MILLISECOND_NS):
-            window.delivered(1000, RTT_NS, now)
+            window.note_delivery(1000, RTT_NS, now)
         assert window.chunks == 16
 
     def test_window_grows_to_its_maximum(self) -> None:
@@ -60,7 +60,7 @@ class TestWindow:
     def test_window_of_one_chunk_stays_one(self) -> None:
         window = Window(1, 1)
         flow(window, 1000, 30)
-        window.timed_out()
+        window.note_timeout()
         assert window.chunks == 1
 
     def test_several_timeouts_in_a_row_halve_the_window(self) -> None:
@@ -68,9 +68,9 @@ class TestWindow:
         flow(window, 10_000, 30)
         full = window.chunks
         for _ in range(TIMEOUTS_BEFORE_SHRINKING - 1):
-            window.timed_out()
+            window.note_timeout()
         assert window.chunks == full
-        window.timed_out()
+        window.note_timeout()
         assert window.chunks == full // 2
 
     def test_arrival_resets_the_count_of_timeouts(self) -> None:
@@ -78,9 +78,9 @@ class TestWindow:
         now = flow(window, 10_000, 30)
         full = window.chunks
         for _ in range(5):
-            window.timed_out()
-            window.timed_out()
-            window.delivered(1, RTT_NS, now)
+            window.note_timeout()
+            window.note_timeout()
+            window.note_delivery(1, RTT_NS, now)
         assert window.chunks == full
 
     def test_idle_time_is_excluded_from_the_rate(self) -> None:
@@ -90,7 +90,7 @@ class TestWindow:
         for _ in range(3 * EPOCHS):
             window.discard_epoch()
             now += 100 * SECOND_NS
-            window.delivered(5, RTT_NS, now)
+            window.note_delivery(5, RTT_NS, now)
         assert window.chunks == full
 
     @given(
@@ -106,11 +106,11 @@ class TestWindow:
         for step in steps:
             before = window.chunks
             if step is None:
-                window.timed_out()
+                window.note_timeout()
             else:
                 chunk_count, rtt_ns, pause_ns = step
                 now += pause_ns
-                window.delivered(chunk_count, rtt_ns, now)
+                window.note_delivery(chunk_count, rtt_ns, now)
             assert 8 <= window.chunks <= 512
             assert before // 2 <= window.chunks <= before * 2
 

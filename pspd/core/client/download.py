@@ -89,21 +89,16 @@ class Download:
         self._sequence_start = 0  # where the sequential order starts
         self._requested_stop = 0  # one past the last chunk that the last request named
         self._advertised_chunks = self.window.chunks  # the window in the last request
-        self._repeats = 0
+        self._repeat_count = 0  # repeated requests in a row without a delivery
         self._chunks_since_request = 0
         self._sent_at: dict[int, int] = {}  # send times, by request number
-        self._corrupt_deliveries = 0  # in a row
-        self._is_corrupt = False  # whether the current delivery is corrupt so far
+        self._corrupt_delivery_count = 0  # in a row
+        self._delivery_is_corrupt = False  # whether the current delivery is corrupt so far
 
     @property
     def file_id(self) -> FileId:
         """The id of the file."""
         return self.manifest.file_id
-
-    @property
-    def share_chunk_count(self) -> int:
-        """The number of chunks in the shares."""
-        return sum(share.chunk_count for share in self.shares)
 
     @property
     def is_whole(self) -> bool:
@@ -133,7 +128,7 @@ class Download:
         All clients start at the first chunk, so that they request the same chunks together.
         """
         self.stage = stage
-        self._sequence_start = self._repeats = 0
+        self._sequence_start = self._repeat_count = 0
 
     def advance(self) -> bool:
         """Enter WAITING if all shares are held, or FINISHING if the file is whole; return whether the stage changed."""
@@ -187,7 +182,7 @@ class Download:
         """
         self.request_number = number
         self.is_paused = False
-        self._repeats += repeated
+        self._repeat_count += repeated
         self._chunks_since_request = 0
         self._advertised_chunks = self.window.chunks
         ranges = self._pick(self.wanted())
@@ -224,13 +219,13 @@ class Download:
             return False
         self._retry_after_ns = retry_after_ns
         self._expects_wait = True
-        self.rtt.answered()
+        self.rtt.note_answer()
         return True
 
-    def timed_out(self) -> None:
+    def note_timeout(self) -> None:
         """Record that no delivery arrived in time."""
-        self.window.timed_out()
-        self.rtt.timed_out()
+        self.window.note_timeout()
+        self.rtt.note_timeout()
 
     def timeout_ns(self) -> int:
         """Return how long to wait for the next delivery before the request is repeated, in nanoseconds.
@@ -247,7 +242,7 @@ class Download:
         parameters = self._parameters
         if not wanted:
             return []
-        if self._repeats > LINEAR_TIMEOUTS:  # perhaps the requested chunks have no holder: skip them
+        if self._repeat_count > LINEAR_TIMEOUTS:  # perhaps the requested chunks have no holder: skip them
             start = self._sequence_start = self._requested_stop
         elif parameters.order is Order.SEQUENTIAL:
             start = self._sequence_start
@@ -290,8 +285,8 @@ class Download:
         if sent_at is not None:
             self._expects_wait = now - sent_at > self.rtt.rto_ns
             self.rtt.sample(now - sent_at)
-        self.rtt.answered()
-        self._repeats = 0
+        self.rtt.note_answer()
+        self._repeat_count = 0
         self._outstanding.discard(frame.start, frame.stop)
         self._acknowledged = max(self._acknowledged, frame.number)
         self.missing.discard(frame.start, frame.stop)
@@ -299,16 +294,16 @@ class Download:
         is_complete = frame.number > 0
         self._count_corrupt(written, is_complete=is_complete)
         chunk_count = frame.stop - frame.start
-        self.window.delivered(chunk_count, self.rtt.min_ns, now)
+        self.window.note_delivery(chunk_count, self.rtt.min_ns, now)
         self._chunks_since_request += chunk_count
         return not self._outstanding or (is_complete and self._chunks_since_request >= self._step_chunks)
 
     @property
     def corrupt_pause_ns(self) -> int:
         """The pause before the next request, in nanoseconds; 0 after fewer than two corrupt deliveries in a row."""
-        if self._corrupt_deliveries < 2:
+        if self._corrupt_delivery_count < 2:
             return 0
-        doubled_ns = self._tuning.corrupt_pause_ns_min << min(self._corrupt_deliveries - 2, 16)
+        doubled_ns = self._tuning.corrupt_pause_ns_min << min(self._corrupt_delivery_count - 2, 16)
         return min(doubled_ns, self._tuning.corrupt_pause_ns_max)
 
     def _count_corrupt(self, written: WriteResult, *, is_complete: bool) -> None:
@@ -318,11 +313,11 @@ class Download:
         a verified unit cancels only the corrupt units of its own part and of earlier parts.
         """
         if written.verified:
-            self._corrupt_deliveries, self._is_corrupt = 0, False
+            self._corrupt_delivery_count, self._delivery_is_corrupt = 0, False
         elif written.corrupt:
-            self._is_corrupt = True
-        if is_complete and self._is_corrupt:
-            self._corrupt_deliveries, self._is_corrupt = self._corrupt_deliveries + 1, False
+            self._delivery_is_corrupt = True
+        if is_complete and self._delivery_is_corrupt:
+            self._corrupt_delivery_count, self._delivery_is_corrupt = self._corrupt_delivery_count + 1, False
         self.is_paused = self.corrupt_pause_ns > 0
 
     @property

@@ -56,7 +56,7 @@ class Hellos:
             now: the time, in nanoseconds.
         """
         if self._sent_at is not None:
-            self.rtt.timed_out()
+            self.rtt.note_timeout()
         self._number = self._number % HELLO_NUMBER_MAX + 1
         self._sent_at = now
         self._reported_ok = self.downlink_ok
@@ -103,7 +103,7 @@ class Hellos:
         if ack.number != self._number or self._sent_at is None:
             return False
         self.rtt.sample(now - self._sent_at)
-        self.rtt.answered()
+        self.rtt.note_answer()
         self._sent_at = None
         wanted_ns = min(ack.hello_interval_ms * MILLISECOND_NS, self._tuning.retry_after_ns_max)
         self.interval_ns = max(self._tuning.hello_interval_ns_min, wanted_ns)

@@ -77,7 +77,7 @@ class ClientMachine:
             download = self.downloads[name]
             is_timeout = not download.is_paused  # the end of a pause does not mean a loss
             if is_timeout:
-                download.timed_out()
+                download.note_timeout()
             self._request(download, now, repeated=is_timeout)
 
     # -- the session
@@ -208,7 +208,8 @@ class ClientMachine:
         self._report(download, Milestone.COMPLETE)
 
     def _report(self, download: Download, milestone: Milestone) -> None:
-        share_chunks, division, number = download.share_chunk_count, download.division, download.request_number
+        share_chunks = sum(share.chunk_count for share in download.shares)
+        division, number = download.division, download.request_number
         self._effects.append(ReportMilestone(download.file_id, milestone, share_chunks, division, number))
 
     def _advance(self, download: Download, now: int) -> None:

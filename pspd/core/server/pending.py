@@ -262,7 +262,7 @@ class Pending:
         """
         silent = fetch.holder
         if silent is not None:
-            silent.window.timed_out()
+            silent.window.note_timeout()
             fetch.assign_holder(None)
         return silent
 
@@ -383,7 +383,7 @@ class Pending:
         if member is not None:
             holder = self.holder_of(member)
             holder.heard_at = now
-            holder.window.delivered(fetch.chunk_count, holder.rtt.min_ns, now)
+            holder.window.note_delivery(fetch.chunk_count, holder.rtt.min_ns, now)
 
     def schedule_retry(self, fetch: Fetch, now: int) -> None:
         """Set the timer to broadcast a fetch again, because its contribution broke off or was corrupt.

@@ -52,11 +52,11 @@ class RttEstimator:
         self._rttvar_ns += (abs(self.srtt_ns - rtt_ns) - self._rttvar_ns) // 4
         self.srtt_ns = max(1, self.srtt_ns + (rtt_ns - self.srtt_ns) // 8)
 
-    def timed_out(self) -> None:
+    def note_timeout(self) -> None:
         """Record that no answer came in time, which may lengthen the next timeout (RFC 6298, rule 5.5)."""
         self.timeout_count += 1
 
-    def answered(self) -> None:
+    def note_answer(self) -> None:
         """Record an answer, which ends the backoff (RFC 6298, end of section 5)."""
         self.timeout_count = 0
 

@@ -49,7 +49,7 @@ class Window:
         self._timeouts = 0
         self.chunks = min_chunks
 
-    def delivered(self, chunk_count: int, min_rtt_ns: int, now: int) -> None:
+    def note_delivery(self, chunk_count: int, min_rtt_ns: int, now: int) -> None:
         """Record chunks that arrived; at the end of an epoch, resize the window.
 
         The first call of all, and the first after an idle time or a timeout, only begins an epoch: its chunks are not
@@ -74,7 +74,7 @@ class Window:
         self._epoch_start_ns = now
         self._delivered_chunks = 0
 
-    def timed_out(self) -> None:
+    def note_timeout(self) -> None:
         """Record a timeout, and discard the current epoch.
 
         :data:`TIMEOUTS_BEFORE_SHRINKING` timeouts in a row halve the window, and discard all measured rates.
