@@ -99,13 +99,13 @@ class ServerPlane:
 
     def _deliver(self, delivery: Deliver) -> None:
         """Send a delivery over the client's link or a separate connection (R6), or report a failure to the machine."""
-        kept = self._machine.parameters.kept_links
-        connection = self._links.get(delivery.session) if kept else self._dial(delivery.session)
+        kept_links = self._machine.parameters.kept_links
+        connection = self._links.get(delivery.session) if kept_links else self._dial(delivery.session)
         if connection is None:
             self._delivery_ended(delivery, sent=False)
             return
         connection.send(delivery.frame, delivery.views, lambda sent: self._delivery_ended(delivery, sent))
-        if not kept:
+        if not kept_links:
             connection.close_when_sent()
             connection.start()
 
@@ -140,10 +140,10 @@ class ServerPlane:
             self._machine.connection_dropped(DropReason.TOO_MANY, address_text(peer))
             self.pump()
             return
-        kept = self._machine.parameters.kept_links
-        connection = FrameConnection.wrap(stream, peer, self, persistent=kept)
+        kept_links = self._machine.parameters.kept_links
+        connection = FrameConnection.wrap(stream, peer, self, persistent=kept_links)
         self._sessions[connection] = 0
-        if kept:
+        if kept_links:
             self._loop.call_later(IDENTIFY_SECONDS_MAX, self._close_unidentified, connection)
         connection.start()
 
@@ -154,8 +154,8 @@ class ServerPlane:
 
     def frame_started(self, connection: FrameConnection, frame: Frame) -> list[memoryview] | None:
         """See ``FrameHandler.frame_started``. On a link, LINK must come first, then only contributions."""
-        kept = self._machine.parameters.kept_links
-        is_link_due = kept and self._sessions[connection] == 0
+        kept_links = self._machine.parameters.kept_links
+        is_link_due = kept_links and self._sessions[connection] == 0
         if is_link_due != (frame.kind is Kind.LINK):
             self._refuse(connection, DropReason.MISPLACED)
             return None
@@ -163,14 +163,14 @@ class ServerPlane:
             self._identify(connection, frame.session)
             return None
         # A link carries frames of its own session only: CloseLink for another session would not close this link.
-        if kept and self._sessions[connection] != frame.session:
+        if kept_links and self._sessions[connection] != frame.session:
             self._refuse(connection, DropReason.UNKNOWN_SESSION)
             return None
         reception = self._machine.contribution_started(frame, address_text(connection.peer), now_ns())
         if reception is not None:
             self._receptions[connection] = reception
         self.pump()
-        if reception is None and not kept:
+        if reception is None and not kept_links:
             connection.close()  # the connection was for this transfer only
         return reception.views if reception is not None else None
 

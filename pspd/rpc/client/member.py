@@ -26,7 +26,7 @@ from pspd.v1 import membership_service_pb2 as membership
 from pspd.v1 import membership_service_pb2_grpc, network_pb2
 
 LEASE_SECONDS_MIN = 4.0
-"""The shortest lease that a member assumes. It renews its lease four times per lease, so at most once a second."""
+"""The shortest lease that a member assumes. With it, a member renews its lease once a second."""
 REPORT_SECONDS = 60.0
 """How long a call with reports may take. A busy server answers late, and a repeated report only adds load. The
 keepalive detects a dead connection."""

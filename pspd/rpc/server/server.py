@@ -37,7 +37,7 @@ async def serve(
         hosts: the hosts to listen on, as literals.
         port: the port on each of them; with a single host, 0 for any free port.
         services: the names of the services, for health checks and reflection.
-        register: adds the services to the server.
+        register: called with the server, to add the services to it.
 
     Raises:
         PortTaken: an address cannot be used.
@@ -46,13 +46,13 @@ async def serve(
         interceptors=[RequestChecker()], options=[*channel_options(LARGEST_REQUEST_BYTES), *_OPTIONS]
     )
     register(server)
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     _enable_reflection([*services, health.SERVICE_NAME], server)
     bound = [_bind(server, (host, port)) for host in hosts]
     await server.start()
     for name in ["", *services]:
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     return server, bound[0]
 
 
