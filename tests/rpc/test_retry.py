@@ -21,7 +21,7 @@ def test_outage_lasts_from_the_first_failure_to_an_answer() -> None:
 
 
 def test_attempt_after_the_longest_outage_is_not_made() -> None:
-    policy = RetryPolicy(lambda: 0.5, seconds_max=0.4)
+    policy = RetryPolicy(lambda: 0.5, outage_seconds_max=0.4)
     with pytest.raises(Unreachable, match="no server answers"):
         policy.pause_after(ERROR)
 

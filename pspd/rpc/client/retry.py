@@ -15,11 +15,11 @@ class RetryPolicy:
 
     Args:
         next_pause: returns the pause before the next attempt, in seconds.
-        seconds_max: how long an outage may last; None for no limit.
+        outage_seconds_max: how long an outage may last; None for no limit.
     """
 
-    def __init__(self, next_pause: Callable[[], float], seconds_max: float | None = None) -> None:
-        self.seconds_max = seconds_max
+    def __init__(self, next_pause: Callable[[], float], outage_seconds_max: float | None = None) -> None:
+        self._outage_seconds_max = outage_seconds_max
         self._next_pause = next_pause
         self._lost_at: float | None = None
 
@@ -49,10 +49,10 @@ class RetryPolicy:
             error: the error of the last attempt.
 
         Raises:
-            PspError: `error`, if the next attempt would come too late: after `seconds_max` of outage.
+            PspError: `error`, if the next attempt would come later than `outage_seconds_max` after the first failure.
         """
         self.note_lost()
         pause = self._next_pause()
-        if self.seconds_max is not None and self.outage_seconds + pause > self.seconds_max:
+        if self._outage_seconds_max is not None and self.outage_seconds + pause > self._outage_seconds_max:
             raise error
         return pause
