@@ -34,14 +34,14 @@ STEPS = (
     ),
     (
         "Requested",
-        "Each client requested the missing chunks from the server by UDP: {requests}. Because no answer came in time, "
-        "{again} were sent again, broadcasts included.",
+        "Each client requested the missing chunks from the server by UDP: {requests}. Including broadcasts, {again} "
+        "were sent again because no answer came in time.",
     ),
     (
         "Hit",
-        "{hits} were in the server's cache of {capacity}, which evicts the least recently used chunks. The server "
+        "{hits} were in the server's cache of {capacity}, which evicts the least recently read chunks. The server "
         "delivered them over TCP. {aggregated} more were already being fetched for another client: those requests "
-        "waited for the same copy.",
+        "waited for the same fetch.",
     ),
     (
         "Missed",
@@ -118,7 +118,7 @@ def demonstrate(source: Path, folder: Path) -> None:
     Raises:
         DemoFailed: the network did not finish, the server kept a part, or a copy differs.
     """
-    say("", "A PSP network: one server, which stores nothing, and eight clients.")
+    say("", "A PSP network: one server, which stores no file, and eight clients.")
     say("", f"The file: {source.name}, {plural(source.stat().st_size, 'byte')}.")
     answer = run(source, folder)
     results = figures(answer)
