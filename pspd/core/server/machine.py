@@ -206,7 +206,7 @@ class ServerMachine:
             source: whether the member is a source.
             delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
             held: the chunks that the member holds, by file.
-            peer: the address of the member's control calls, for messages; empty if unknown.
+            peer: the address from which the member makes its control calls, for messages; empty if unknown.
 
         Raises:
             BadArgument: the name or the port is invalid.
@@ -251,7 +251,7 @@ class ServerMachine:
         self.lifecycle.member_left(member)
 
     def link_opened(self, session: int, now: int) -> bool:
-        """Note that a member's TCP link is open. The link replaces an earlier link of the session.
+        """Note that a member has opened its link. The link replaces an earlier link of the session.
 
         Args:
             session: the member's session number.
@@ -271,7 +271,7 @@ class ServerMachine:
         return True
 
     def link_closed(self, session: int, now: int) -> None:
-        """Note that a member's TCP link is closed, and that everything in flight over it is lost.
+        """Note that a member's link is closed, and that all deliveries in flight over it are lost.
 
         Args:
             session: the member's session number.

@@ -53,7 +53,7 @@ class Member:
         delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
         kept_links: whether the profile has links: then data is sent over them.
         held_at_join: the chunks that the member held when it joined, by file.
-        peer: the address of the member's control calls, for messages; empty if unknown.
+        peer: the address from which the member makes its control calls, for messages; empty if unknown.
         joined_at: when the session began, in nanoseconds.
         contested_at: when the session replaced another one with the same identity, or when a join with this identity
             was last refused, in nanoseconds; None for never.
@@ -107,7 +107,8 @@ class Sessions:
 
     Attributes:
         members: the connected members, by name.
-        lost_clients: the last datagram address of each client that is no longer connected, by name; None if unknown.
+        lost_clients: the last datagram address of clients that are no longer connected, by name; None if unknown. Only
+            the clients that left last are remembered.
     """
 
     def __init__(self, draw_session: Callable[[], int], work: WorkSet, tuning: ServerTuning) -> None:
@@ -201,7 +202,7 @@ class Sessions:
             name: the name of the new member.
             instance_id: the identity of the new member.
             delivery_port: the port where the new member accepts connections for deliveries; 0 if it accepts none.
-            peer: the address of the new member's control calls, for messages.
+            peer: the address from which the new member makes its control calls, for messages; empty if unknown.
             now: the time, in nanoseconds.
 
         Raises:
@@ -334,7 +335,7 @@ class Sessions:
         member.srtt_us = min(srtt_us, SRTT_US_MAX)
 
     def link_opened(self, member: Member) -> None:
-        """Note that a member's link is open."""
+        """Note that a member has opened its link."""
         member.linked = True
         self._work.mark_data_path(member.session)
 
@@ -350,7 +351,7 @@ class Sessions:
             number: the number of the request or report.
 
         Returns:
-            The reason why the session ends; None if the session goes on.
+            The reason why the session ends; None if the session continues.
         """
         jump_max = self._tuning.request_number_jump_max
         if number > member.request_number + jump_max:
@@ -401,16 +402,16 @@ class Sessions:
         return earliest(self._leases.next_deadline(), self._reachability.next_deadline())
 
     def expired_leases(self, now: int) -> Iterator[int]:
-        """Remove some of the leases that have expired, and yield the numbers of their sessions."""
+        """Remove leases that have expired, but only a few in each call, and yield the numbers of their sessions."""
         return self._expired(self._leases, now)
 
     def expire_reachability(self, now: int) -> None:
-        """Make some of the members unreachable whose last confirmation is too old."""
+        """Mark members whose last confirmation is too old as unreachable, but only a few in each call."""
         for session in self._expired(self._reachability, now):
             self._set_reachable(self._by_session[session], False)
 
     def _expired(self, timers: Timers[int], now: int) -> Iterator[int]:
-        """Remove some of the expired timers, and yield the numbers of their sessions.
+        """Remove expired timers, but only a few in each call, and yield the numbers of their sessions.
 
         If the call comes late, the server was busy, and messages of these sessions may still be unread. Then start the
         timers again, for as long as the call was late, but at most for one lease.
