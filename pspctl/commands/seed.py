@@ -24,7 +24,7 @@ from pspd.store.source.parallel_hash import ParallelHash
     "client_count",
     type=Integer(1, SHARE_COUNT_MAX),
     metavar="N",
-    help="Wait for N clients, then divide FILE among them. Default: those that are connected, at least one.",
+    help="Wait for N clients, then divide FILE among them. Default: all connected clients, at least one.",
 )
 @click.option(
     "--replicas",

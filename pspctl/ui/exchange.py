@@ -62,9 +62,7 @@ def seed_text(view: SeedView, *, with_times: bool = True) -> str:
     rate = f" at {rate_text(bytes_per_second)}" if bytes_per_second else ""
     counts = f"{file['complete_client_count']} of {count_text(file['client_count'], 'client')}{declined_text(file)}"
     parts = [("seeded", seconds["seeding"], ""), ("exchanged", seconds["exchange"], rate)]
-    took = ", ".join(
-        f"{action} in {duration_text(length)}{end}" for action, length, end in parts if length and with_times
-    )
+    took = ", ".join(f"{verb} in {duration_text(length)}{at}" for verb, length, at in parts if length and with_times)
     return f"{name} is complete on {counts}{took and f': {took}'}"
 
 

@@ -12,7 +12,7 @@ from pspd.text.plain import plain_text
 SHORT_ID_DIGITS = 12
 MISSING_RANGES_MAX = 4
 IDLE_SECONDS = 5.0
-"""A client is idle after this time without a request. Until it holds its share, it sends one every few seconds."""
+"""A client without its share is idle after this time without a request: normally it sends one every few seconds."""
 IDLE_CLIENTS_MAX = 4
 MISSING_CLIENTS_MAX = 20
 
