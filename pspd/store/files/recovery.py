@@ -90,9 +90,8 @@ class FileRecovery:
             self._records.remove(file_id, COMPLETION)
         partial = FileBytes(self._records.hidden_path(file_id, PARTIAL), _PARTIAL_FLAGS, self._open_files)
         journal = Journal(self._records.hidden_path(file_id, JOURNAL), self._open_files)
-        file = StoredFile(
-            FileVerifier(manifest, partial, self._records.digest), partial, journal, FileStatus.UNFINISHED
-        )
+        verifier = FileVerifier(manifest, partial, self._records.digest)
+        file = StoredFile(verifier, partial, journal, FileStatus.UNFINISHED)
         recorded, journal_is_intact = journal.read(manifest.chunk_count)
         state = os.fstat(partial.fd)
         ranges_fit = all(sum(manifest.byte_span(*span)) <= state.st_size for span in recorded)

@@ -137,7 +137,7 @@ class StoredFile:
 
     @property
     def unwritten_bytes(self) -> int:
-        """The disk space that the file still needs, in bytes; less if it has blocks of zeros."""
+        """The maximum disk space that the file may still need, in bytes."""
         if self.status is not FileStatus.UNFINISHED:
             return 0
         return max(0, disk_bytes(self.verifier.manifest) - self.verifier.verified.chunk_count * CHUNK_BYTES)
@@ -167,7 +167,7 @@ def require_space(
 
     Args:
         manifest: the file's manifest.
-        more_bytes: the disk space that the file still needs, in bytes.
+        more_bytes: the maximum disk space that the file may still need, in bytes.
         others: the other files that were begun since the client started.
         hidden_folder: the client's hidden folder.
         max_bytes: the maximum disk space of the file and the others together, in bytes; None for no limit.

@@ -121,7 +121,7 @@ class FileBytes:
             return False
 
     def matches(self, state: os.stat_result) -> bool:
-        """Return whether a ``stat`` result has a regular file's kind, and the known size and modification time.
+        """Return whether a ``stat`` result is of a regular file with the recorded size and modification time.
 
         Before the first :meth:`mark_unchanged`, every regular file matches.
         """

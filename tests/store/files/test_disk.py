@@ -416,7 +416,7 @@ class TestDiskErrors:
         finally:
             bench.store.close()
 
-    def test_file_without_room_is_refused_before_it_takes_any(self, small_disk: Path) -> None:
+    def test_file_without_space_is_refused_before_any_write(self, small_disk: Path) -> None:
         large, small = Sample(MIB + MIB // 2), Sample(MIB, name="b.bin")
         with closing(DiskStore(small_disk / "client", blake3_digest)) as store:
             store.begin(small.manifest)
@@ -429,7 +429,7 @@ class TestDiskErrors:
             (small_disk / "ballast").unlink()
             store.begin(large.manifest)
 
-    def test_files_of_other_networks_reserve_no_room(self, small_disk: Path) -> None:
+    def test_files_of_other_networks_reserve_no_space(self, small_disk: Path) -> None:
         left, new = Sample(3 * MIB), Sample(MIB, name="b.bin")
         (small_disk / "ballast").unlink()
         with closing(DiskStore(small_disk / "client", blake3_digest)) as store:
@@ -439,7 +439,7 @@ class TestDiskErrors:
             with pytest.raises(StorageError, match=r"needs 3\.0 MiB"):
                 store.begin(Sample(3 * MIB, name="c.bin").manifest)
 
-    def test_saved_part_of_a_file_needs_no_room(self, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_saved_part_of_a_file_needs_no_space(self, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (small_disk / "ballast").unlink()
         bench, sample = DiskBench(small_disk / "client"), Sample(3 * MIB)
         try:
@@ -513,8 +513,8 @@ def test_errors_name_the_absolute_path(tmp_path: Path, monkeypatch: pytest.Monke
         store.begin(Sample(3000).manifest)
 
 
-class TestQuota:
-    def test_file_over_the_quota_is_refused(self, tmp_path: Path) -> None:
+class TestMaxBytes:
+    def test_file_over_max_bytes_is_refused(self, tmp_path: Path) -> None:
         first, large, small = Sample(6000), Sample(5000, name="b.bin"), Sample(4000, name="c.bin")
         with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
             store.begin(first.manifest)
@@ -533,14 +533,14 @@ class TestQuota:
         with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
             store.begin(new.manifest)
 
-    def test_removed_file_frees_quota(self, tmp_path: Path) -> None:
+    def test_removed_file_does_not_count(self, tmp_path: Path) -> None:
         first, second = Sample(6000), Sample(5000, name="b.bin")
         with closing(DiskStore(tmp_path, blake3_digest, max_bytes=10_000)) as store:
             store.begin(first.manifest)
             store.discard(first.file_id)
             store.begin(second.manifest)
 
-    def test_existing_file_takes_no_more_quota(self, tmp_path: Path) -> None:
+    def test_existing_file_counts_once(self, tmp_path: Path) -> None:
         sample = Sample(6000)
         with closing(DiskStore(tmp_path, blake3_digest)) as store:
             store.begin(sample.manifest)

@@ -272,7 +272,7 @@ def test_half_unpacked_folder_is_removed_at_start(disk: DiskBench) -> None:
     assert not list(disk.hidden_folder.glob("*.unpack*"))
 
 
-def test_folder_counts_twice_in_the_quota(disk: DiskBench) -> None:
+def test_folder_counts_twice_in_max_bytes(disk: DiskBench) -> None:
     disk.store.close()
     size = FOLDER.manifest.size_bytes
     too_much = f"'folder' needs {size_text(2 * size)}, 1 B more than are left of --max-bytes"

@@ -99,7 +99,7 @@ def test_exception_in_progress_ends_the_hashing(tmp_path: Path) -> None:
         assert hashing._pids == []
 
 
-def test_stop_ends_block_digests_in_another_thread(tmp_path: Path) -> None:
+def test_kill_ends_block_digests_in_another_thread(tmp_path: Path) -> None:
     hangs = threading.Event()
     path = random_file(tmp_path / "a.bin", 3 * MIB)
     with ParallelHash.start(path, lambda _: bytes(32 * hangs.wait())) as hashing:  # type: ignore[union-attr]
@@ -129,7 +129,7 @@ def test_no_more_processes_than_stripes(tmp_path: Path, monkeypatch: pytest.Monk
             assert len(hashing._pids) == count
 
 
-def test_begin_returns_none_where_it_cannot_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_returns_none_where_it_cannot_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = random_file(tmp_path / "a.bin", MIB)
     assert ParallelHash.start(tmp_path, blake3_digest) is None
     assert ParallelHash.start(tmp_path / "nothing", blake3_digest) is None
@@ -137,6 +137,6 @@ def test_begin_returns_none_where_it_cannot_hash(tmp_path: Path, monkeypatch: py
     assert ParallelHash.start(path, blake3_digest) is None
 
 
-def test_begin_returns_none_beside_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_returns_none_beside_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel_hash.threading, "active_count", lambda: 2)
     assert ParallelHash.start(random_file(tmp_path / "a.bin", MIB), blake3_digest) is None
