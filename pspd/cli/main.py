@@ -227,6 +227,7 @@ def agent(listen: str) -> None:
 
 
 def _parameters(profile: str, order: str | None, cache: str | None) -> tuple[Parameters, int | None]:
+    """Return the protocol's parameters and the size of the cache in chunks, which is None for "auto"."""
     parameters = PROFILES[profile]
     if order is not None:
         parameters = replace(parameters, order=Order(order))
@@ -241,12 +242,14 @@ def _parameters(profile: str, order: str | None, cache: str | None) -> tuple[Par
 
 
 def _run(role: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run a daemon, and exit with its exit code."""
     from pspd.daemon.process import run
 
     sys.exit(run(f"pspd {role}", main))
 
 
 def _report_usage(error: click.ClickException) -> int:
+    """Print a usage error in one line, or the help if a command is missing; return the exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return error.exit_code

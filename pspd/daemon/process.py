@@ -103,6 +103,7 @@ class _PlainFormatter(logging.Formatter):
 
 
 async def _run_with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run the main function; a signal, or the end of standard input if the environment asks for it, sets its event."""
     stopping = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:

@@ -177,6 +177,7 @@ class _Seeding:
             raise StorageError(f"{error}, {advice}") from None
 
     async def _run(self) -> None:
+        """Join and seed, in one session after another, until the file needs no source."""
         policy = RetryPolicy(lambda: REJOIN_SECONDS)  # the command limits the length of an outage
         while True:
             session = await self.member.join_retrying(policy, RETRY_ERRORS, lambda _: self.on_progress(RECONNECTING))
@@ -209,17 +210,17 @@ class _Seeding:
         if share_count:
             await self.member.client.divide(self.manifest, session, self.hold_back)
             self.divided_here = True
-            file = await self._file()
+            file = await self._file_status()
         while _needs_source(file, self.terms, divided_here=self.divided_here):
             _require_accepting_client(file)
             self._report_file(file)
             await asyncio.sleep(poll_seconds(len(file.clients)))
-            file = await self._file()
+            file = await self._file_status()
 
     async def _announce(self, session: int) -> tuple[int, network_pb2.File]:
         """Announce the file; return the number of shares (0 if it is divided already) and the file's status.
 
-        While the call lasts, report the number of clients.
+        During the call, report the number of clients.
         """
         call = asyncio.ensure_future(self.member.client.announce(self.manifest, session, self.client_count, self.terms))
         try:
@@ -230,19 +231,20 @@ class _Seeding:
             call.cancel()
 
     async def _needs_this_source(self) -> bool:
-        """Return whether the file still needs this source; True if the server does not answer."""
+        """Return whether the file still needs this source; True also if this is unknown."""
         try:
-            return _needs_source(await self._file(), self.terms, divided_here=self.divided_here)
+            return _needs_source(await self._file_status(), self.terms, divided_here=self.divided_here)
         except PspError:
             return True
 
-    async def _file(self) -> network_pb2.File:
+    async def _file_status(self) -> network_pb2.File:
         status = await self.member.client.status(self.manifest.file_id.hex(), with_file_clients=True)
         if not status.files:
             raise NotFound(f"the server no longer knows {self.manifest.name!r}: seed it again")
         return status.files[0]
 
     async def _report_waiting(self) -> None:
+        """Report how many clients have joined."""
         status = await self.member.client.status("", with_file_clients=False)
         joined = sum(
             client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source for client in status.clients

@@ -307,6 +307,7 @@ class FileReconciler:
                 log.debug("%s: dropped from %s: %s", self._name, origin, reason)
 
     def _finish(self, file_id: FileId) -> None:
+        """Start to unpack a verified folder, or make a verified file visible."""
         try:
             unpack = self._hooks.unpack_job(file_id)
         except Exception as error:
@@ -333,6 +334,7 @@ class FileReconciler:
             self._end_unpacking(download, failure)
 
     def _end_unpacking(self, download: Download, failure: Exception | None) -> None:
+        """Make an unpacked folder visible, or decline it; discard it if it was dropped meanwhile."""
         file_id = download.file_id
         del self._unpacking[file_id]
         current = self.machine.downloads.get(file_id)

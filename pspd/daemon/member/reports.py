@@ -68,9 +68,9 @@ class Reports:
             except SessionUnknown:
                 raise
             except BadArgument as error:  # the server would refuse a repetition too, which would delay later reports
-                log.error("%s: the server refused a report: %s", self._name, error)
+                log.error("%s: the server refused reports, which are dropped: %s", self._name, error)
             except PspError as error:
-                log.info("%s: a report failed and will be repeated: %s", self._name, error)
+                log.info("%s: cannot send reports; they will be sent again: %s", self._name, error)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, RETRY_SECONDS_MAX)
                 self._has_more.set()
