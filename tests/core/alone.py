@@ -34,7 +34,7 @@ class Client:
         self.machine = ClientMachine(seed=5, tuning=tuning)
         self.now = 1_000_000
         self.effects: list[ClientEffect] = []
-        self.verified: dict[FileId, RangeSet] = {}  # by file, as a store has it
+        self.verified: dict[FileId, RangeSet] = {}  # the verified chunks in the store, by file
         self.machine.joined(SESSION, SERVER, parameters, self.now)
 
     def datagrams(self) -> list[Datagram]:
@@ -64,7 +64,7 @@ class Client:
         held: tuple[tuple[int, int], ...] | None = None,
         complete: bool = False,
     ) -> None:
-        """Assign a file; ``held`` replaces what the store has of it."""
+        """Assign a file; ``held`` replaces the chunks of the file in the store."""
         spans = tuple(Range(*share) for share in shares)
         if held is not None or manifest.file_id not in self.verified:
             self.verified[manifest.file_id] = RangeSet(held or ())

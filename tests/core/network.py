@@ -103,7 +103,7 @@ class CoreNetwork(Observer):
         return self.network.add_client(name, self._conditions)
 
     def join(self, name: str) -> Client:
-        """Start a client, and wait until it has joined; one that runs crashes first, and the server notices."""
+        """Start a client, and wait until it has joined. A running client crashes first, and the server notices."""
         client = self.clients.get(name) or self.add(name)
         if client.alive:
             self.network.crash(client)

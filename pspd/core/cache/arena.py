@@ -93,7 +93,7 @@ class Arena:
         self.free_slots.add(start, stop)
 
     def is_contiguous(self, stop: int, slot: int) -> bool:
-        """Return whether two runs of slots are adjacent in memory.
+        """Return whether two runs of slots are adjacent in one segment of the memory.
 
         Args:
             stop: one past the last slot of the first run.

@@ -64,8 +64,8 @@ class LruList:
 
     The list is a doubly linked ring. The chunks of a delivery are pinned, so that they are not evicted. If the client
     is slow, the extents of these chunks become the oldest, and each search for chunks to evict would visit them first.
-    So the search skips extents whose chunks are all pinned: they leave the ring. When a pin of a skipped extent ends,
-    the next iteration that passes the extent's position links the extent into the ring again.
+    So the search skips extents whose chunks are all pinned, and removes them from the ring. When a pin of a skipped
+    extent ends, the next iteration that passes the extent's position links the extent into the ring again.
     """
 
     def __init__(self) -> None:

@@ -79,7 +79,12 @@ class Holder:
 
 
 def _asked_of(broadcast: Broadcast, shares: tuple[Range, ...]) -> Iterator[tuple[int, int]]:
-    """Iterate over the ranges that a broadcast asks a client with these shares to send."""
+    """Iterate over the ranges that a broadcast asks a client to send.
+
+    Args:
+        broadcast: the broadcast, which names the client's session.
+        shares: the client's shares of the file.
+    """
     for entry in broadcast.asked:
         if entry.responder in (EVERY_HOLDER, broadcast.session):
             yield entry.start, entry.stop

@@ -85,7 +85,7 @@ def validate_name(name: str) -> str:
 
 
 def _id_prefix(mode: int, *, is_folder: bool) -> bytes:
-    """Return the prefix of the bytes whose digest is the file id. The prefix states the mode only if it is unusual."""
+    """Return the prefix of the bytes whose digest is the file id. It has the mode only if this is not the default."""
     if is_folder:
         return b"psp-folder-1\0"
     if mode == DEFAULT_MODE:

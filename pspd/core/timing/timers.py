@@ -25,8 +25,8 @@ def earliest(*deadlines: int | None) -> int | None:
 class Timers(Generic[K]):
     """At most one deadline per name, in nanoseconds. Setting, moving and cancelling are cheap.
 
-    Most deadlines are postponed again and again before they expire, so postponing does not touch the heap. A name's
-    entry in the heap is never later than the name's deadline. An earlier entry is corrected when it reaches the top.
+    Most deadlines are postponed many times before they expire, so postponing does not change the heap. A name's entry
+    in the heap is never later than the name's deadline. An earlier entry is corrected when it reaches the top.
     """
 
     __slots__ = ("_deadlines", "_heap", "_order", "_queued")
