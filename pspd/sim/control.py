@@ -57,7 +57,7 @@ class ControlPlane:
         port = 0 if network.parameters.kept_links else 1
         try:
             member = server.member_joined(
-                client.name, client.instance_id, network.now, source=client.is_source, delivery_port=port, held=held
+                client.name, client.instance_id, network.now, is_source=client.is_source, delivery_port=port, held=held
             )
         except errors.DuplicateInstance:  # for the server, another session with this identity is alive
             self._rejoin(client)

@@ -146,11 +146,13 @@ class Bench:
         self,
         name: str,
         *,
-        source: bool = False,
+        is_source: bool = False,
         held: Mapping[FileId, HeldChunks] | None = None,
         reachable: bool = True,
     ) -> Member:
-        member = self.server.member_joined(name, name.encode(), self.now, source=source, delivery_port=9, held=held)
+        member = self.server.member_joined(
+            name, name.encode(), self.now, is_source=is_source, delivery_port=9, held=held
+        )
         if reachable:
             self.send(member, Hello(member.session, 1, 1000))
             self.server.link_opened(member.session, self.now)
@@ -173,7 +175,7 @@ class Bench:
 
     def seed(self, name: str, chunk_count: int, *, hold_back: bool = False, terms: Terms = ONE_COPY) -> SharedFile:
         """Announce and divide a file. The name of its source is "source of" and the file's name."""
-        source = self.join(f"source of {name}", source=True)
+        source = self.join(f"source of {name}", is_source=True)
         manifest = self.manifest(name, chunk_count, len(self.server.sessions.heard_clients()))
         self.server.catalogue.announce(manifest, source.session, terms)
         return self.server.catalogue.divide(manifest, source.session, self.now, hold_back=hold_back)

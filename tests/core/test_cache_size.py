@@ -38,7 +38,7 @@ def test_classic_cache_grows_with_clients_until_resized() -> None:
     for name in "abc":
         bench.join(name)
         sizes.append(bench.server.cache.capacity_chunks)
-    bench.join("source", source=True)
+    bench.join("source", is_source=True)
     bench.server.member_left(bench.server.members["a"].session, "gone", bench.now)
     assert [*sizes, bench.server.cache.capacity_chunks] == [1, 2, 3, 3]
     bench.server.resize_cache(2, bench.now)

@@ -210,7 +210,7 @@ def request(side: ServerSide, file_id: bytes, *ranges: tuple[int, int], number: 
 def request_for_unknown_file(parameters: Parameters) -> list[Drops]:
     side = ServerSide(parameters)
     drops = [side.receive(request(side, FILE_ID, (2, 3)))]
-    source = side.bench.join("source", source=True)
+    source = side.bench.join("source", is_source=True)
     announced = side.bench.manifest("g", CHUNKS)
     side.bench.server.catalogue.announce(announced, source.session)
     drops.append(side.receive(request(side, announced.file_id, (2, 3))))
@@ -220,7 +220,7 @@ def request_for_unknown_file(parameters: Parameters) -> list[Drops]:
 
 def request_of_a_source(parameters: Parameters) -> list[Drops]:
     side = ServerSide(parameters)
-    side.session = side.bench.join("source", source=True).session
+    side.session = side.bench.join("source", is_source=True).session
     return [side.receive_from("source", request(side, side.file_id, (2, 3)))]
 
 

@@ -275,7 +275,7 @@ class TestWaitQueues:
 
     def test_queue_is_served_when_a_holder_connects(self) -> None:
         bench = Bench()
-        a, source = bench.join("a"), bench.join("source", source=True, reachable=False)
+        a, source = bench.join("a"), bench.join("source", is_source=True, reachable=False)
         bench.server.link_opened(source.session, bench.now)
         manifest = bench.manifest("f", 6, 1)
         bench.server.catalogue.announce(manifest, source.session)

@@ -126,7 +126,7 @@ class TestServing:
 class TestReports:
     def announced(self) -> tuple[Bench, Member, Member, SharedFile]:
         bench = Bench()
-        member, _, source = bench.join("a"), bench.join("b"), bench.join("s", source=True)
+        member, _, source = bench.join("a"), bench.join("b"), bench.join("s", is_source=True)
         return bench, member, source, bench.server.catalogue.announce(bench.manifest("f", 8), source.session)
 
     @pytest.mark.parametrize("milestone", Milestone)

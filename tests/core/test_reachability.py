@@ -269,7 +269,7 @@ class TestUnreachableInSeeding:
         manifest = bench.manifest("f", 4)
         b = bench.join("b", held={manifest.file_id: HeldChunks(RangeSet([(0, 4)]), complete=True)})
         bench.live(SERVER_TUNING.reachability_ns, deaf=[b])
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         file = bench.server.catalogue.announce(manifest, source.session)
         assert file.availability.min_holder_count() == 0
         bench.live(SECOND_NS)
@@ -291,7 +291,7 @@ class TestUnreachableInSeeding:
     def test_unreachable_source_keeps_its_announced_file(self) -> None:
         bench = Bench()
         bench.join("a")
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 4), source.session)
         bench.live(SERVER_TUNING.reachability_ns, deaf=[source])
         assert bench.server.catalogue.files == {file.file_id: file}

@@ -125,7 +125,7 @@ def test_removed_file_is_neither_served_nor_announced(bench: Bench) -> None:
     assert bench.server.drop_counts[DropReason.UNKNOWN_FILE] == 1
     late = bench.join("c")
     assert bench.delivered(late) == []
-    source = bench.join("source", source=True)
+    source = bench.join("source", is_source=True)
     with pytest.raises(WrongState, match="moment"):
         bench.server.catalogue.announce(file.manifest, source.session)
     with pytest.raises(NotFound):

@@ -109,7 +109,7 @@ class TestSeeding:
     def test_shares_of_lost_clients_are_reassigned_in_order(self) -> None:
         bench = Bench()
         members = {name: bench.join(name) for name in ("m1", "m2", "m3", "m4", "m5")}
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         manifest = bench.manifest("f", 50, 20)
         bench.server.catalogue.announce(manifest, source.session)
         file = bench.server.catalogue.divide(manifest, source.session, bench.now)
@@ -192,7 +192,7 @@ class TestSeeding:
         file = bench.seed("f", 2)
         bench.server.member_left(bench.server.members["source of f"].session, "gone", bench.now)
         assert bench.effects(FileStalled)[0].missing == ((Range(0, 2), ""),)
-        other = bench.join("other", source=True)
+        other = bench.join("other", is_source=True)
         assert bench.server.catalogue.announce(file.manifest, other.session) is file
         bench.server.catalogue.source_returned(file, other.session, bench.now)
         assert len(bench.effects(FileResumed)) == 1
@@ -215,7 +215,7 @@ class TestSeeding:
         file = bench.exchange("f", 4)
         bench.server.member_left(b.session, "gone", bench.now)
         assert bench.effects(FileStalled)[0].missing == ((Range(2, 4), "b"),)
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         assert bench.server.catalogue.announce(file.manifest, source.session) is file
         bench.server.catalogue.source_returned(file, source.session, bench.now)
         assert len(bench.effects(FileResumed)) == 1
@@ -301,7 +301,7 @@ class TestSilentClients:
     def test_file_is_not_divided_among_silent_clients(self) -> None:
         bench = Bench()
         bench.join("a", reachable=False)
-        source = bench.join("source", source=True)
+        source = bench.join("source", is_source=True)
         manifest = bench.manifest("f", 10, 1)
         bench.server.catalogue.announce(manifest, source.session)
         with pytest.raises(WrongState, match="0 clients"):
@@ -382,7 +382,7 @@ class TestSeedingTime:
         file = bench.seed("f", 4)
         bench.server.member_left(bench.server.members["source of f"].session, "killed", bench.now)
         bench.now += 30 * SECOND_NS
-        again = bench.join("another source", source=True)
+        again = bench.join("another source", is_source=True)
         bench.server.catalogue.announce(file.manifest, again.session)
         bench.server.catalogue.source_returned(file, again.session, bench.now)
         assert file.seeding_at == bench.now
@@ -393,7 +393,7 @@ class TestSeedingTime:
         file = bench.seed("f", 4)
         began_at = file.seeding_at
         bench.now += SECOND_NS
-        again = bench.join("source of f", source=True)
+        again = bench.join("source of f", is_source=True)
         bench.server.catalogue.announce(file.manifest, again.session)
         bench.server.catalogue.source_returned(file, again.session, bench.now)
         assert file.seeding_at == began_at

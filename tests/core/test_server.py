@@ -301,7 +301,7 @@ class TestMembership:
 class TestFiles:
     def test_name_belongs_to_one_content(self) -> None:
         bench = Bench()
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
         assert bench.server.catalogue.announce(bench.manifest("f", 3), source.session) is file
         with pytest.raises(NameTaken):
@@ -309,7 +309,7 @@ class TestFiles:
 
     def test_refusal_names_a_different_mode(self) -> None:
         bench = Bench()
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         divided = bench.manifest("f", 3).divided(3, lambda _, length: bytes(length), blake3_digest)
         bench.server.catalogue.announce(divided, source.session)
         other = Manifest.parse("f", divided.size_bytes, divided.block_digests, blake3_digest, mode=0o700)
@@ -321,7 +321,7 @@ class TestFiles:
 
     def test_another_source_may_seed_when_the_first_is_gone(self) -> None:
         bench = Bench()
-        first, second = bench.join("s", source=True), bench.join("t", source=True)
+        first, second = bench.join("s", is_source=True), bench.join("t", is_source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 3), first.session)
         with pytest.raises(WrongState):
             bench.server.catalogue.announce(file.manifest, second.session)
@@ -331,7 +331,7 @@ class TestFiles:
 
     def test_manifests_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, manifests_bytes_max=5 * 32))
-        session = bench.join("source", source=True).session
+        session = bench.join("source", is_source=True).session
         bench.server.catalogue.announce(bench.manifest("three", 3), session)
         with pytest.raises(LimitReached, match="the manifest of 'four' and those of the network's files"):
             bench.server.catalogue.announce(bench.manifest("four", 4), session)
@@ -339,14 +339,14 @@ class TestFiles:
 
     def test_files_are_bounded(self) -> None:
         bench = Bench(tuning=replace(SERVER_TUNING, files_max=1))
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
         with pytest.raises(LimitReached):
             bench.server.catalogue.announce(bench.manifest("g", 3), source.session)
 
     def test_unannounced_file_cannot_be_divided(self) -> None:
         bench = Bench()
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         with pytest.raises(NotFound):
             bench.server.catalogue.divide(bench.manifest("f", 3, 1), source.session, bench.now)
         with pytest.raises(SessionUnknown):
@@ -354,7 +354,7 @@ class TestFiles:
 
     def test_file_is_divided_once_among_clients(self) -> None:
         bench = Bench()
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         manifest = bench.manifest("f", 3, 1)
         bench.server.catalogue.announce(manifest, source.session)
         with pytest.raises(WrongState):
@@ -369,7 +369,7 @@ class TestFiles:
     def test_only_an_undivided_file_can_be_withdrawn(self) -> None:
         bench = Bench()
         bench.join("a")
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
         bench.server.lifecycle.withdraw(file, "another source")
         assert list(bench.server.catalogue.files.values()) == [file]
@@ -381,7 +381,7 @@ class TestFiles:
 
     def test_undivided_file_is_neither_assigned_nor_served(self) -> None:
         bench = Bench()
-        member, source = bench.join("a"), bench.join("s", source=True)
+        member, source = bench.join("a"), bench.join("s", is_source=True)
         file = bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
         bench.ask(member, file, (0, 3))
         bench.join("b")
@@ -415,7 +415,7 @@ class TestFiles:
     def test_shares_are_given_in_rotation(self) -> None:
         bench = Bench()
         members = [bench.join(name) for name in "abc"]
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         for count, expected in ((2, [1, 1, 0]), (7, [3, 2, 2])):
             manifest = bench.manifest(f"f{count}", 70, count)
             bench.server.catalogue.announce(manifest, source.session)
@@ -425,7 +425,7 @@ class TestFiles:
     def test_empty_share_is_held_without_a_report(self) -> None:
         bench = Bench()
         owner, silent = bench.join("a"), bench.join("b")
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         manifest = bench.manifest("f", 1, 2)
         bench.server.catalogue.announce(manifest, source.session)
         file = bench.server.catalogue.divide(manifest, source.session, bench.now)
@@ -438,7 +438,7 @@ class TestFiles:
     def test_empty_share_stays_held_when_its_owner_leaves(self) -> None:
         bench = Bench()
         bench.join("a"), bench.join("b")
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         manifest = bench.manifest("f", 1, 2)
         bench.server.catalogue.announce(manifest, source.session)
         file = bench.server.catalogue.divide(manifest, source.session, bench.now)
@@ -448,11 +448,11 @@ class TestFiles:
 
     def test_client_cannot_announce_a_file(self) -> None:
         bench = Bench()
-        client, source = bench.join("a"), bench.join("s", source=True)
-        with pytest.raises(WrongState, match="join as a source"):
+        client, source = bench.join("a"), bench.join("s", is_source=True)
+        with pytest.raises(WrongState, match="only a source can seed a file"):
             bench.server.catalogue.announce(bench.manifest("f", 3), client.session)
         bench.server.catalogue.announce(bench.manifest("f", 3), source.session)
-        with pytest.raises(WrongState, match="join as a source"):
+        with pytest.raises(WrongState, match="only a source can seed a file"):
             bench.server.catalogue.divide(bench.manifest("f", 3, 1), client.session, bench.now)
 
     def test_measured_round_trip_is_bounded(self) -> None:

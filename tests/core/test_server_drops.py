@@ -54,7 +54,7 @@ class TestDrops:
         bench = Bench()
         member = bench.join("a")
         file = bench.exchange("f", 4)
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         bench.send(member, Request(member.session, bytes(32), 1, 0, 1, ()))
         bench.ask(source, file, (0, 1))
         bench.ask(member, file, (0, 5))

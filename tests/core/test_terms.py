@@ -116,7 +116,7 @@ class TestReplicas:
         bench = Bench()
         for name in "ab":
             bench.join(name)
-        source = bench.join("s", source=True)
+        source = bench.join("s", is_source=True)
         manifest = bench.manifest("f", 0, SHARE_COUNT_MAX // 2 + 1)
         file = bench.server.catalogue.announce(manifest, source.session, TWO_COPIES)
         with pytest.raises(LimitReached, match="2 replicas of 50001 shares are too many: 100000 together"):
@@ -157,7 +157,7 @@ class TestStaying:
         bench = Bench()
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4, STAYING)
-        second = bench.join("second source", source=True)
+        second = bench.join("second source", is_source=True)
         bench.server.catalogue.announce(file.manifest, second.session, STAYING)
         bench.server.catalogue.source_returned(file, second.session, bench.now)
         bench.reach(a, file, Milestone.COMPLETE)

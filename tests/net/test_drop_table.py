@@ -100,7 +100,8 @@ async def server_scene(parameters: Parameters) -> AsyncIterator[Scene]:
 
     with closing(ServerPlane(machine, control, ["127.0.0.1"], 0)) as plane:
         a, b, source = (
-            machine.member_joined(name, name.encode(), now_ns(), source=name == "s", delivery_port=1) for name in "abs"
+            machine.member_joined(name, name.encode(), now_ns(), is_source=name == "s", delivery_port=1)
+            for name in "abs"
         )
         for member in (a, b):  # members that were never heard get no share
             machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ELSEWHERE, now_ns())
@@ -271,7 +272,7 @@ def unknown_file(scene: Scene) -> list[Frame]:
     frame = scene.frame(scene.due)
     files = [bytes(32)]
     if scene.machine is not None:
-        member = scene.machine.member_joined("t", b"t", now_ns(), source=True)
+        member = scene.machine.member_joined("t", b"t", now_ns(), is_source=True)
         announced = Bench().manifest("g", CHUNKS)
         scene.machine.catalogue.announce(announced, member.session)
         files.append(announced.file_id)

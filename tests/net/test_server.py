@@ -58,7 +58,7 @@ async def test_frame_of_unknown_session_closes_connection(parameters: Parameters
 async def test_frame_of_another_session_closes_link() -> None:
     with served(FAST) as (machine, far):
         first, second = (
-            machine.member_joined(name, name.encode(), 0, source=False, delivery_port=0).session for name in "ab"
+            machine.member_joined(name, name.encode(), 0, is_source=False, delivery_port=0).session for name in "ab"
         )
         await far.send(encode_frame(Frame(Kind.LINK, first)))
         await far.send(encode_frame(Frame(Kind.CONTRIBUTION, second, bytes(32), 0, 1, 100, 1)) + bytes(100))

@@ -247,8 +247,8 @@ class TestStatusMessages:
     def machine(self) -> ServerMachine:
         machine = ServerMachine(FAST, 64, blake3_digest, 1, sessions(1))
         for name in ("bob", "amy"):
-            machine.member_joined(name, name.encode().ljust(16), 0, source=False, delivery_port=0, held={})
-        machine.member_joined("src", b"s" * 16, 0, source=True, delivery_port=0, held={})
+            machine.member_joined(name, name.encode().ljust(16), 0, is_source=False, delivery_port=0, held={})
+        machine.member_joined("src", b"s" * 16, 0, is_source=True, delivery_port=0, held={})
         for member in machine.members.values():
             machine.receive_datagram(encode_datagram(Hello(member.session, 1, 0)), ("10.0.0.1", 4000), 0)
         return machine

@@ -403,14 +403,14 @@ MUTANTS = [
     Mutant(
         "contributions",
         "aborted contributions are not noted",
-        replaced(Contributions, "aborted", lambda self, reception, now: None),
+        replaced(Contributions, "abort", lambda self, reception, now: None),
         {"liveness"},
         is_quick=False,
     ),
     Mutant(
         "contributions",
         "received contributions are not noted",
-        replaced(Contributions, "received", lambda self, reception, now: False),
+        replaced(Contributions, "finish", lambda self, reception, now: False),
         {"liveness"},
     ),
     Mutant(

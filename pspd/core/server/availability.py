@@ -1,4 +1,4 @@
-"""The holders of one file, and the chunks that reachable members hold.
+"""The availability of one file: which members hold which chunks.
 
 Only whole units count as held, because a part of a unit cannot be verified.
 """
@@ -15,15 +15,15 @@ from pspd.core.server.work_set import WorkSet
 
 @dataclass(slots=True, eq=False)
 class Availability:
-    """The holdings of the connected members, by name.
+    """Records which chunks each connected member holds, and which chunks are available.
 
     Args:
         _manifest: the manifest of the file.
         _work: the work set, which collects the marks.
-        _departed_max: the most clients whose holdings are remembered after they have left.
+        _departed_max: the most members whose holdings are remembered after they have left.
 
     Attributes:
-        held: the whole units that each connected member holds, by name.
+        held: the chunks that each connected member holds, by the member's name.
         sources: names of the connected sources of the file; each holds the whole file while it is connected.
         unreachable: names of the connected members that are unreachable.
         available: the chunks with at least one reachable holder.
@@ -58,7 +58,7 @@ class Availability:
     # -- holdings
 
     def add_arrived(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
-        """Note that ranges have arrived at a connected member, which holds the units that are whole now.
+        """Note that ranges have arrived at a connected member, and that it holds the units that are whole now.
 
         Args:
             name: the member's name.
@@ -88,27 +88,27 @@ class Availability:
         self._mark_supplied()
 
     def remove_arrived(self, name: str, ranges: Iterable[tuple[int, int]]) -> list[Range]:
-        """Note that a connected member does not hold ranges.
+        """Note that a connected member lacks ranges, and therefore does not hold the units that overlap them.
 
         Args:
             name: the member's name.
-            ranges: the ranges that the member does not hold.
+            ranges: the ranges that the member lacks.
 
         Returns:
             The parts of the ranges that were recorded as arrived at the member.
         """
         arrived = self._arrived[name]
-        refuted = [part for span in ranges for part in arrived.within(*span)]
-        if refuted:
-            arrived.difference_update(refuted)
+        removed = [part for span in ranges for part in arrived.within(*span)]
+        if removed:
+            arrived.difference_update(removed)
             self.held[name] = self._manifest.whole_units_of(arrived)
             self._recompute_available()
-        return refuted
+        return removed
 
     # -- members come and go
 
     def remove_member(self, name: str) -> None:
-        """Note that a member has left. Remember what it held, unless it was a source of the file."""
+        """Remove a member that has left. Remember the chunks that it held, unless it was a source of the file."""
         held = self.held.pop(name, None) or RangeSet()
         if name not in self.unreachable:
             self._remove_available(held)
@@ -122,7 +122,7 @@ class Availability:
         self.sources.pop(name, None)
 
     def mark_unreachable(self, name: str) -> None:
-        """Note that a member is unreachable: chunks that only this member holds are not available any more."""
+        """Note that a member is unreachable: chunks that no other member holds are no longer available."""
         if name not in self.unreachable:
             self.unreachable.add(name)
             self._remove_available(self.held[name])
@@ -134,12 +134,9 @@ class Availability:
         self._mark_supplied()
 
     def _remove_available(self, held: RangeSet) -> None:
-        """Remove chunks from the available ones, except chunks that a reachable member still holds.
+        """Remove the chunks that a lost holder held from the available ones, except chunks with a reachable holder.
 
-        The search for such members ends as soon as possible, because hundreds of members may leave at once.
-
-        Args:
-            held: the chunks of the member that left or became unreachable.
+        The search for these holders ends as soon as possible, because hundreds of members may leave at once.
         """
         left = held.copy()
         for name in self._reachable_names():
@@ -167,9 +164,9 @@ class Availability:
         return [name for name in self.held if name not in self.sources] if self.sources else list(self.held)
 
     def held_only_by(self, names: Collection[str]) -> RangeSet:
-        """Return the available chunks that no reachable member holds except members with these names."""
-        left = RangeSet(span for name in self._reachable_names() if name not in names for span in self.held[name])
-        return self.available.difference(left)
+        """Return the available chunks that no reachable member outside ``names`` holds."""
+        others = RangeSet(span for name in self._reachable_names() if name not in names for span in self.held[name])
+        return self.available.difference(others)
 
     @property
     def covers_file(self) -> bool:
@@ -177,9 +174,10 @@ class Availability:
         return self.available.chunk_count == self._manifest.chunk_count
 
     def missing_ranges(self) -> list[tuple[Range, str]]:
-        """Return the ranges that are not available, each with the name of a holder that left or is unreachable.
+        """Return the ranges that are not available, each with the name of its last known holder.
 
-        The name is empty if no such holder is known.
+        This holder is unreachable, or has left. It may have returned without the range. The name is empty if no such
+        holder is known.
         """
         found = []
         lost = {**self._departed, **{name: self.held[name] for name in sorted(self.unreachable)}}
@@ -193,7 +191,7 @@ class Availability:
         return sorted(found)
 
     def min_holder_count(self) -> int:
-        """Return how many reachable members hold the rarest chunk; for an empty file, how many members are reachable.
+        """Return how many reachable members hold the chunk with the fewest holders; for an empty file, count them all.
 
         Sources of the file do not count, because they leave.
         """
@@ -212,7 +210,7 @@ class Availability:
 
     def check(self) -> None:
         """Assert the invariants."""
-        assert self.held.keys() == self._arrived.keys(), "holdings of unknown members"
-        assert self.sources.keys() <= self.held.keys(), "a source holds nothing"
+        assert self.held.keys() == self._arrived.keys(), "held and arrived chunks of different members"
+        assert self.sources.keys() <= self.held.keys(), "a source is not connected"
         found = RangeSet(span for name in self._reachable_names() for span in self.held[name])
-        assert self.available == found, f"available are {found}, not {self.available}"
+        assert self.available == found, f"{found} is available, not {self.available}"

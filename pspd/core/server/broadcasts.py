@@ -28,7 +28,7 @@ class Entry:
     """One range of a broadcast.
 
     Attributes:
-        asked: the range, and the responder.
+        asked: the range, and the members that answer.
         fetches: the fetches that the entry asks for.
     """
 
@@ -38,13 +38,13 @@ class Entry:
 
 @dataclass(eq=False)
 class Broadcasts:
-    """Sends broadcasts that ask for fetches, one file after the other, and asks again if no answer comes.
+    """Broadcasts fetches, one file after the other, and broadcasts a fetch again if no answer comes.
 
     Args:
         _parameters: the profile.
         _pending: the fetches.
-        _selector: the choice of members that can answer.
-        _demand: the requests, which show whether a fetch is still wanted.
+        _selector: the service that finds members that can answer.
+        _demand: the requests, which show whether a client still wants the chunks of a fetch.
         _sessions: the connected members.
         _work: the collector of effects.
         _tuning: the pacing, and the limits on the tries of a fetch.
@@ -69,10 +69,9 @@ class Broadcasts:
     def handle_timeout(self, now: int) -> None:
         """Handle overdue answers, and send the broadcasts that are due.
 
-        A fetch without an answer waits on while its holder answers earlier fetches. Otherwise it is broadcast again, or
-        abandoned: after ``fetch_tries_max`` broadcasts, if no client wants its chunks, or if no reachable member holds
-        any of them.
-        If a contribution takes too long, the sender's link is closed.
+        A fetch without an answer waits longer while its holder answers earlier fetches. Otherwise it is broadcast
+        again. It is abandoned instead after ``fetch_tries_max`` broadcasts, if no client wants its chunks, or if no
+        reachable member holds any of them. If a contribution takes too long, the sender's link is closed.
         """
         for fetch in self._pending.expired(now):
             if fetch.sender_session is not None:
@@ -105,10 +104,7 @@ class Broadcasts:
         self._pacer.start_pause(datagram_count, now)
 
     def _sort_and_merge(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
-        """Sort fetches by their chunks, cyclically from the first fetch on, and merge some. Return what remains.
-
-        Adjacent fetches are merged if :meth:`_can_be_merged` allows it.
-        """
+        """Sort fetches by their chunks, cyclically from the first fetch on. Merge adjacent ones. Return the result."""
         first = fetches[0].start
         fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
         merged: list[Fetch] = []
@@ -122,8 +118,8 @@ class Broadcasts:
     def _can_be_merged(self, fetch: Fetch, following: Fetch) -> bool:
         """Return whether two fetches can be merged.
 
-        They must be adjacent, name the same holder, and never have been broadcast. Together they must fit into one
-        frame, even for a client with the smallest window.
+        They must be adjacent, name the same holder, and never have been broadcast. The merged range must fit into one
+        delivery, even to a client with the smallest window.
         """
         chunks_max = min(self._pending.fetch_chunks_max, frame_chunks_max(self._parameters.window_min_chunks))
         return (
@@ -150,8 +146,8 @@ class Broadcasts:
         """Return the receivers of a broadcast: every member (R7), but during seeding only sources and named holders.
 
         During seeding, broadcasting each of n shares to n clients would be most of the server's work. A broadcast still
-        goes to every member if no source can answer it, or if it asks for a fetch that was broadcast at
-        least ``named_tries_max`` times before.
+        goes to every member if no source can send the file, or if it asks for a fetch that was broadcast at least
+        ``named_tries_max`` times before.
         """
         everyone = self._sessions.members.values()
         if file.phase is not Phase.SEEDING or any(fetch.tries > self._tuning.named_tries_max for fetch in fetches):
@@ -174,7 +170,7 @@ class Broadcasts:
         """Return whether the named holder is still answering earlier fetches, which it does in order.
 
         The holder counts as answering while it sends a contribution, and for one timeout after a contribution began or
-        ended, except if it has no data path, or the latest broadcast of the fetch is presumed lost.
+        ended. It does not if it has no data path, or if the latest broadcast of the fetch is presumed lost.
         """
         holder = fetch.holder
         if holder is None or fetch.is_presumed_lost or not holder.member.has_data_path:
@@ -183,9 +179,9 @@ class Broadcasts:
         return is_sending or now - holder.heard_at < self._pending.timeout_ns(fetch)
 
     def _prepare_retry(self, fetch: Fetch) -> list[Fetch]:
-        """Prepare a fetch without an answer to be broadcast again.
+        """Record the timeout of a fetch, and prepare to broadcast the fetch again.
 
-        Name another holder or the same one again, ask every holder again, or cut the fetch into units.
+        Name another holder, name the same one, ask every holder, or cut the fetch into units.
 
         Returns:
             The fetches to broadcast: the fetch itself, or a fetch for each of its units.
@@ -208,8 +204,8 @@ class Broadcasts:
 def entries_of(fetches: Iterable[Fetch]) -> list[Entry]:
     """Return the entries of a broadcast that ask for fetches, in the order of the fetches.
 
-    One entry may ask the owners of several adjacent shares: in a large network a share has few chunks, and an entry for
-    each owner would take many datagrams.
+    One entry may ask the owners of several adjacent shares. In a large network a share has few chunks, so that a
+    separate entry for each owner would take many datagrams.
     """
     entries: list[Entry] = []
     for fetch in fetches:

@@ -35,7 +35,7 @@ class Catalogue:
     Args:
         _sessions: the members.
         _demand: the requests, which reports supersede or end.
-        _lifecycle: the files.
+        _lifecycle: the files, and their phases.
         _monitor: the share monitor, which watches the owners of a file in seeding.
         _work: the work set, which collects the effects and the marks.
         _tuning: the limits on the number of files and on the size of their manifests.
@@ -57,20 +57,18 @@ class Catalogue:
         return self._lifecycle.files
 
     def needed_from(self, names: Collection[str]) -> list[tuple[SharedFile, RangeSet]]:
-        """Return, for each file, the available chunks that only these clients hold.
+        """Return, for each file, the available chunks that only these clients hold and that other clients may need.
 
-        The result omits a file if
-
-        - it is not divided, or has no such chunks;
-        - all other reachable clients that accept it have it, and there is at least one such client; or
-        - it is complete, and no other client has declined it.
+        The result omits a file if it is not divided, or if only these clients hold none of its chunks. It also omits a
+        file that others do not need: every other reachable client that accepts it has it. If no other reachable client
+        accepts it, others need it only if it is not complete, or if another client has declined it.
         """
         found = []
         for file in self.files.values():
             rest = [name for name in self._lifecycle.accepting_clients(file) if name not in names]
-            is_with_rest = bool(rest) and file.recipients.all_complete(rest)
-            is_wanted = not file.is_complete or not file.recipients.decline_reasons.keys() <= set(names)
-            if file.is_divided and is_wanted and not is_with_rest:
+            have_others = bool(rest) and file.recipients.all_complete(rest)
+            may_be_needed = not file.is_complete or not file.recipients.decline_reasons.keys() <= set(names)
+            if file.is_divided and may_be_needed and not have_others:
                 found.append((file, file.availability.held_only_by(names)))
         return [(file, lost) for file, lost in found if lost]
 
@@ -118,7 +116,7 @@ class Catalogue:
             self._lifecycle.add(file)
             for member in self._sessions.members.values():
                 self._lifecycle.note_held_at_join(file, member)
-        elif self._is_seeded_by_another(file, source):
+        elif self._has_another_source(file, source):
             raise WrongState(
                 f"{manifest.name!r} is being seeded already: wait for it with `pspctl wait {manifest.name}`"
             )
@@ -141,7 +139,7 @@ class Catalogue:
                 f" {size_text(self._tuning.manifests_bytes_max)}: take files out with `pspctl rm`"
             )
 
-    def _is_seeded_by_another(self, file: SharedFile, source: Member) -> bool:
+    def _has_another_source(self, file: SharedFile, source: Member) -> bool:
         if file.phase not in (Phase.ANNOUNCED, Phase.SEEDING):
             return False
         seeding = self._sessions.members.get(file.source)
@@ -150,7 +148,7 @@ class Catalogue:
     def _source_of(self, session: int) -> Member:
         member = self._sessions.get(session)
         if not member.is_source:
-            raise WrongState(f"{member.name!r} joined as a client: join as a source to bring in a file")
+            raise WrongState(f"{member.name!r} joined as a client: only a source can seed a file")
         return member
 
     def source_returned(self, file: SharedFile, session: int, now: int) -> None:
@@ -210,9 +208,12 @@ class Catalogue:
     def milestone_reached(self, session: int, report: ReportMilestone, now: int) -> None:
         """Note that a client holds its shares, or has the whole file. A client may repeat a report.
 
+        A client that had declined the file accepts it by such a report.
+
         Args:
             session: the client's session number.
-            report: the report. A report of held shares acknowledges nothing if the client's shares have changed.
+            report: the report. A report of held shares acknowledges nothing if the client's shares have another number
+                of chunks by now.
             now: the time, in nanoseconds.
 
         Raises:
@@ -252,7 +253,7 @@ class Catalogue:
             reason: the client's reason. A long reason is cut, and unprintable characters become spaces.
             now: the time, in nanoseconds.
             division: the number of the division that the report is about; 0 if unknown.
-            still_holds: whether the client goes on answering broadcasts for the chunks that it holds.
+            still_holds: whether the client still sends the chunks that it holds.
 
         Raises:
             NotFound: the file is unknown, not divided or removed, or the report is about an earlier division.
@@ -270,11 +271,11 @@ class Catalogue:
         self._work.mark_owners(file_id)
 
     def _reporter_and_file(self, session: int, file_id: FileId, division: int, now: int) -> tuple[Member, SharedFile]:
-        """Return the client and the file of a report. Refuse a report by a source, or about another division."""
+        """Return the client and the file of a report, and note the time. Refuse a report that is not valid now."""
         self._work.set_time(now)
         member, file = self._sessions.get(session), self.files.get(file_id)
         if member.is_source:
-            raise WrongState(f"{member.name!r} is a source: only clients report what they reached with a file")
+            raise WrongState(f"{member.name!r} is a source: only clients report on files")
         if file is None or not file.is_divided:
             raise NotFound(f"file {file_id.hex()[:12]} is not divided among the clients")
         if division not in (0, file.division):
@@ -343,7 +344,7 @@ def _require_divisible(file: SharedFile, manifest: Manifest, names: list[str]) -
 
 
 def _name_taken_text(manifest: Manifest, other: Manifest) -> str:
-    """Return the error message for a file whose name another file has. It says whether only the modes differ."""
+    """Return the error message for a file whose name another file has. It names the difference."""
     if replace(manifest, mode=other.mode, file_id=other.file_id) == replace(other, share_count=0, cut_digests=b""):
         difference, advice = f"mode {other.mode:03o}, not {manifest.mode:03o}", "change it with chmod"
     else:

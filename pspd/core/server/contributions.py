@@ -1,4 +1,4 @@
-"""Contributions: their reception into the cache, their verification, and the senders of wrong bytes (R9)."""
+"""Contributions: receives them into the cache, verifies them, and handles senders of wrong bytes (R9)."""
 
 from __future__ import annotations
 
@@ -85,18 +85,18 @@ class Contributions:
             self._work.drop(fetch, member.name)
         return None
 
-    def received(self, reception: Reception, now: int) -> bool:
-        """Verify the whole units of a payload, and cache the payload if they are correct (R9).
+    def finish(self, reception: Reception, now: int) -> bool:
+        """Verify the whole units of a complete payload, and cache the payload if they are correct (R9).
 
-        Partial units at the ends cannot be verified, and are cached too. If a unit is wrong, the payload is dropped.
-        The sender no longer counts as a holder of the range, and must verify the file. The range is asked for again.
+        Partial units at the ends are cached unverified. If a unit is wrong, the payload is dropped, and the range is
+        asked for again. The sender no longer counts as a holder of the range, and must verify the file.
 
         Args:
-            reception: the reception of the contribution.
+            reception: the contribution, with the complete payload.
             now: the time, in nanoseconds.
 
         Returns:
-            Whether the payload is cached, so that the fetch has ended.
+            Whether the payload is cached. If so, the fetch has ended.
         """
         _, frame, fetch, sender = reception
         file, span = fetch.file, fetch.span
@@ -114,11 +114,11 @@ class Contributions:
         self._cache.commit(file.file_id, *span)
         return True
 
-    def aborted(self, reception: Reception, now: int) -> None:
+    def abort(self, reception: Reception, now: int) -> None:
         """Drop a contribution that broke off, and ask for its range again.
 
         Args:
-            reception: the reception of the contribution.
+            reception: the contribution.
             now: the time, in nanoseconds.
         """
         self._work.drop(DropReason.ABORTED, self._sessions.name_of(reception.frame.session))
@@ -129,7 +129,7 @@ class Contributions:
 
         Args:
             file: the file.
-            units: the range of whole units, whose bytes are in the cache.
+            units: the range of whole units, whose bytes are in the memory of the cache.
         """
         views = self._cache.views(file.file_id, *units, file.manifest.byte_span(*units)[1])
         return not file.manifest.corrupt_units(*units, views, self._digest)
@@ -137,8 +137,8 @@ class Contributions:
     def recheck_cached(self, file: SharedFile, ranges: Iterable[Range]) -> None:
         """Verify the cached units of chunks that a client received and requests again. Drop wrong and partial units.
 
-        A contribution of less than a unit cannot be verified when it arrives, but a unit that is cached as a whole can.
-        If such a unit is wrong, its known senders no longer count as its holders, and must verify the file.
+        The client may have found the chunks corrupt: a unit that arrives in parts is not verified on arrival. If a unit
+        is wrong, the known senders of its parts no longer count as its holders, and must verify the file.
 
         Args:
             file: the file.
@@ -157,15 +157,15 @@ class Contributions:
                         self._require_verification(self._sessions.members.get(sender), file, unit)
 
     def _require_verification(self, member: Member | None, file: SharedFile, span: Range) -> None:
-        """Note that a sender of wrong bytes does not hold a range, and tell this member to verify the file.
+        """Note that a sender of wrong bytes lacks a range, and tell this member to verify the file.
 
-        Do nothing if the sender is not connected, or does not count as a holder of any part of the range.
+        Do nothing if the sender is not connected, or no part of the range counts as arrived at it.
         """
         if member is not None and file.availability.remove_arrived(member.name, [span]):
             self._work.emit(VerifyFile(member.session, file.file_id))
 
     def _remember_part_senders(self, member: Member, file: SharedFile, span: Range) -> None:
-        """Remember who sent the partial units at the ends of a range, because only whole units can be verified."""
+        """Remember who sent the partial units at the ends of a range, because these units may prove wrong later."""
         whole = file.manifest.whole_units(span.start, span.stop)
         for chunk in (*range(span.start, whole.start), *range(whole.stop, span.stop)):
             self._part_senders[file.file_id, chunk] = member.name

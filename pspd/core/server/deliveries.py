@@ -28,14 +28,14 @@ from pspd.core.wire.header import Kind
 
 @dataclass(slots=True)
 class FanOut:
-    """The deliveries from one cached range. Their chunks are pinned once, until all buffers are released.
+    """The deliveries from one cached range. Their chunks are pinned together, until all their buffers are released.
 
     Attributes:
         start: the first chunk of the cached range.
         stop: one past the last chunk of the cached range.
-        outgoing: the request and the head of each delivery that is not sent yet.
-        pinned: the merged ranges of the sent deliveries.
-        unreleased_count: the number of sent deliveries whose buffers are not released.
+        outgoing: the request and the head of each delivery that the driver does not have yet.
+        pinned: the ranges of the deliveries that the driver has, merged.
+        unreleased_count: the number of these deliveries whose buffers are not released.
     """
 
     start: int
@@ -55,7 +55,7 @@ class Deliveries:
         _pending: the pending table, which limits the size of frames.
         _demand: the requests.
         _work: the collector of effects and marks.
-        _tuning: the quota, and the sizes of batches.
+        _tuning: the sizes of the quota and of batches.
         _pacer: the pauses between batches.
 
     Attributes:
@@ -87,13 +87,13 @@ class Deliveries:
     # -- quota
 
     def quota_left_chunks(self, requester: Requester) -> int:
-        """Return how many more chunks the deliveries to one member may pin."""
+        """Return how many more chunks the deliveries to one member may pin; negative if the cache was reduced."""
         capacity = self._cache.capacity_chunks
         two_frames = min(2 * self._pending.fetch_chunks_max, max(1, capacity // 2))
         return max(capacity // self._tuning.quota_cache_divisor, two_frames) - requester.quota_used_chunks
 
     def _sendable_chunks(self, state: RequestState) -> int:
-        """Return how many more chunks may be sent to a client now, as far as window and quota allow."""
+        """Return how many more chunks window and quota allow to be sent to a client now."""
         return min(state.window_left_chunks, self.quota_left_chunks(state.requester))
 
     # -- sending
@@ -155,7 +155,7 @@ class Deliveries:
         return delivery_count
 
     def flush_all(self) -> None:
-        """Deliver every batch, before its chunks can be evicted."""
+        """Deliver every batch. Call this before chunks are evicted."""
         while self.batches:
             self.flush(next(iter(self.batches)))
 
@@ -229,9 +229,9 @@ class Deliveries:
             self._demand.delivery_lost(member, number)
 
     def _release_buffers(self, session: int, number: int) -> tuple[SharedFile, int] | None:
-        """Give the chunks of a delivery back to the quota, and mark requests that the quota limited as ready.
+        """Return the chunks of a delivery to the quota, and mark requests as ready that the quota limited.
 
-        When the buffers of all deliveries of the fan-out are released, unpin the chunks of the fan-out.
+        After the last delivery of a fan-out, unpin the chunks of the fan-out.
 
         Returns:
             The file and the delivery's size in bytes; None if the buffers were released before.

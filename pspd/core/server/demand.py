@@ -29,9 +29,9 @@ class Demand:
         _parameters: the profile.
         _sessions: the connected members.
         _pending: the fetches.
-        _contributions: the service that drops cached chunks that may be wrong.
+        _contributions: the service that verifies cached chunks again.
         _work: the collector of effects and marks.
-        _tuning: the deferral budget, and the limit on remembered deliveries.
+        _tuning: the limits on deferrals, on stragglers, and on the deliveries presumed lost.
     """
 
     _parameters: Parameters
@@ -90,7 +90,7 @@ class Demand:
     # -- requests
 
     def receive(self, member: Member, file: SharedFile | None, request: Request) -> None:
-        """Replace a client's previous request for a file by a newer one, or drop the newer one.
+        """Replace a client's previous request for a file, or drop the new request.
 
         An accepted request also shows which deliveries have arrived, and which chunks the client lacks.
 
@@ -130,7 +130,7 @@ class Demand:
         state.renew(request.number, window_chunks, wanted, self._pending.started_count, self._work.now)
 
     def acknowledge_requests(self) -> None:
-        """Answer requests by the REQUEST_ACKs that are due, so that clients wait longer before they repeat requests.
+        """Send the REQUEST_ACKs that are due, so that clients wait longer before they repeat their requests.
 
         Call this after requests have been served: the time to wait depends on whether deliveries are in flight.
         """
@@ -145,7 +145,7 @@ class Demand:
     # -- the end of requests and deliveries
 
     def supersede(self, member: Member, file: SharedFile, number: int) -> RequestState:
-        """Note that a client's report on a file supersedes its requests for the file. Return the client's request.
+        """Note that a client's report on a file supersedes its earlier requests. Return the record of its request.
 
         Args:
             member: the client.
@@ -182,7 +182,7 @@ class Demand:
                 self.mark_ready(state)
 
     def clear_wanted(self, file_id: FileId) -> None:
-        """Clear the wanted chunks of all requests for a file."""
+        """End all requests for a file: they want nothing from now on."""
         for state in list(self.of_file(file_id).waiting):
             state.want(RangeSet())
 
@@ -226,7 +226,7 @@ class Demand:
 
         Args:
             file_ids: the ids of files. All requests that want chunks of these files are added.
-            sessions: the session numbers of members that can receive again. All requests of these members are added.
+            sessions: the session numbers of members that may be able to receive again. All their requests are added.
         """
         first: dict[RequestState, None] = {}
         for file_id in file_ids:
@@ -246,10 +246,10 @@ class Demand:
     def check(self) -> None:
         """Assert the invariants."""
         for requester in self._requesters.values():
-            assert requester.quota_used_chunks >= 0, f"{requester.member.name} has a negative use of the quota"
+            assert requester.quota_used_chunks >= 0, f"{requester.member.name} uses a negative quota"
             for state in requester.states.values():
                 state.check()
         for file_id, demand in self._files.items():
             for state in demand.waiting:
-                assert self._sessions.is_current(state.member), "a request of a member that is gone"
+                assert self._sessions.is_current(state.member), "a request of a member that has left"
                 assert state.file.file_id == file_id, "a request of another file"

@@ -1,8 +1,8 @@
 """The forwarder: serves requests from the cache, by aggregation, or by fetches (R4, R6-R9).
 
 Cached chunks are delivered, as far as the client's window and quota allow. For chunks that are being fetched, a request
-waits for that fetch. Other chunks are fetched. All clients of a file share a cursor, at which the next fetch starts, so
-that one fetch serves many clients although the cache is small.
+waits for that fetch. Other chunks are fetched from a holder. All clients of a file share a cursor, at which the next
+fetch starts, so that one fetch serves many clients although the cache is small.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Forwarder:
         _cache: the cached chunks.
         _demand: the requests.
         _pending: the fetches.
-        _selector: the choice of members to fetch chunks from.
-        _broadcasts: the broadcasts, which ask these members.
+        _selector: the service that chooses the holder and the range of a fetch.
+        _broadcasts: the broadcasts, which ask the holders.
         _deliveries: the deliveries of cached chunks.
         _work: the collector of marks.
         _tuning: the limits on the requests and shares that are tried at a time.
@@ -135,10 +135,10 @@ class Forwarder:
         """
         skipped = 0
         while skipped < self._tuning.queue_skips_max and self._cache_has_room:
-            following = next(islice(self._queues.get(file_id, ()), skipped, None), None)
-            if following is None:
+            state = next(islice(self._queues.get(file_id, ()), skipped, None), None)
+            if state is None:
                 break
-            skipped += self._serve(following)
+            skipped += self._serve(state)
         return skipped
 
     def _serve(self, state: RequestState) -> bool:
@@ -245,7 +245,7 @@ class Forwarder:
             self._deferred.set(state.file.file_id, deadline)
         return deadline is not None
 
-    # -- forgetting
+    # -- the end of a phase
 
     def drain(self, file: SharedFile) -> int:
         """Deliver a file's batch, end its requests and fetches, and drop the file from the cache (R2).

@@ -1,4 +1,4 @@
-"""Holders: the choice of members to ask for chunks, and of the range to ask for (R7, R8)."""
+"""Holders: chooses the members to ask for chunks, and the range to ask for (R7, R8)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HolderSelector:
         _parameters: the profile.
         _sessions: the connected members.
         _pending: the pending table, which has the holder record of each member.
-        _random: the generator that draws samples of the clients, if they are many.
+        _random: the random number generator that draws samples of the clients if they are many.
         _tuning: the size of these samples.
     """
 

@@ -1,4 +1,4 @@
-"""The lifecycle of files: reassigns shares as clients come and go, and begins phases (R1, R2, R10, R12)."""
+"""The lifecycle of files: begins their phases, and reassigns shares as clients come and go (R1, R2, R10, R12)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Lifecycle:
         return file.was_restored and bool(self.awaited)
 
     def stop_awaiting(self) -> None:
-        """Report each awaited client as lost, and mark all files, to reassign the shares of these clients (R12)."""
+        """Report that the awaited clients have left, and mark all files, so that their shares are reassigned (R12)."""
         for name in sorted(self.awaited):
             self._work.emit(effects.MemberLeft(name, "it has not come back since the server was restarted"))
         self.awaited.clear()
@@ -96,7 +96,7 @@ class Lifecycle:
             self.add(file)
             owners = [owner for owner in file.shares.owners if owner]
             file.recipients.set_names(owners, self._work.now)
-            # After the seeding, an owner that had left before the restart may have had the whole file.
+            # An owner that left before the restart may have had the whole file, except during seeding.
             for name in owners if file.phase is not Phase.SEEDING else ():
                 if name not in self.awaited:
                     file.recipients.mark_served(name)
@@ -113,7 +113,7 @@ class Lifecycle:
             self._work.mark_waiters(file.file_id)
 
     def note_held_at_join(self, file: SharedFile, member: Member) -> None:
-        """Note which chunks of a file a member reported when it joined, and whether it had the whole file.
+        """Note which chunks of a file a member reported when it joined, and whether it is complete and reachable now.
 
         Args:
             file: the file.
@@ -151,7 +151,7 @@ class Lifecycle:
             self._work.mark_owners(file.file_id, name)
 
     def member_left(self, member: Member) -> None:
-        """Withdraw the undivided files of a member that left, and clear its acknowledgements and holdings (R12)."""
+        """Note in every file that a member has left. Delete files that it announced, if they are not divided (R12)."""
         name = member.name
         for file in list(self.files.values()):
             self.withdraw(file, name)
@@ -163,7 +163,7 @@ class Lifecycle:
             self._work.mark_owners(file.file_id)
 
     def withdraw(self, file: SharedFile, source: str) -> None:
-        """Delete a file that a source has announced, if the file is not divided yet.
+        """Delete a file if it is not divided yet, and this source announced it.
 
         Args:
             file: the file.
@@ -230,7 +230,7 @@ class Lifecycle:
     # -- phases
 
     def review(self, file: SharedFile) -> None:
-        """Bring the owners and the phase of a file up to date, and find out whether the file is stalled or complete.
+        """Reassign shares of a file if necessary, begin its next phase if it is due, and report stalls and completion.
 
         A file is seeded when its shares are held and the server has no byte of it. A removed file is deleted when the
         server has no byte of it. Only ``ServerMachine`` calls this, in its ``poll``.
@@ -252,7 +252,7 @@ class Lifecycle:
         self._review_completion(file)
 
     def _end_seeding(self, file: SharedFile) -> None:
-        """Note and report that a file is seeded (R2), and end the source's session unless the source stays."""
+        """Note and report that a file is seeded (R2). Mark the source's session to end, unless the source stays."""
         cached_bytes = self._cache.chunks_of(file.file_id) * CHUNK_BYTES
         file.end_seeding(cached_bytes, self._work.now)
         self._work.emit(effects.SaveFile(file.record))
@@ -270,13 +270,13 @@ class Lifecycle:
                 self._work.emit(effects.StartExchange(member.session, file.file_id))
 
     def _review_stall(self, file: SharedFile) -> None:
-        stalled = not file.availability.covers_file and not self._awaits_holders_of(file)
-        if stalled and not file.is_stalled:
+        is_stalled = not file.availability.covers_file and not self._awaits_holders_of(file)
+        if is_stalled and not file.is_stalled:
             missing = tuple(file.availability.missing_ranges())
             self._work.emit(effects.FileStalled(file.file_id, file.manifest.name, missing))
-        if file.is_stalled and not stalled:
+        if file.is_stalled and not is_stalled:
             self._work.emit(effects.FileResumed(file.file_id, file.manifest.name))
-        file.set_stalled(stalled)
+        file.set_stalled(is_stalled)
 
     def _review_completion(self, file: SharedFile) -> None:
         accepting = self.accepting_clients(file)

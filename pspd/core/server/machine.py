@@ -43,7 +43,7 @@ from pspd.text.addresses import Address, address_text
 
 
 class ServerMachine:
-    """Forwards requests to holders and chunks to clients, and stores bytes of files only in its cache (R2, R4).
+    """Serves the requests of clients with chunks from holders, and keeps bytes of files only in its cache (R2, R4).
 
     Args:
         parameters: the profile; clients learn it when they join.
@@ -65,7 +65,7 @@ class ServerMachine:
             in other ways.
         drop_counts: the number of dropped inputs, by reason.
         demand: the requests.
-        deliveries: the deliveries of cached chunks.
+        deliveries: the deliveries.
         lifecycle: the files, and their phases.
         catalogue: the commands and reports about files.
     """
@@ -192,7 +192,7 @@ class ServerMachine:
         instance_id: bytes,
         now: int,
         *,
-        source: bool = False,
+        is_source: bool = False,
         delivery_port: int = 0,
         held: Mapping[FileId, HeldChunks] | None = None,
         peer: str = "",
@@ -203,7 +203,7 @@ class ServerMachine:
             name: the member's name.
             instance_id: the identity by which the server recognizes the member when it joins again.
             now: the time, in nanoseconds.
-            source: whether the member is a source.
+            is_source: whether the member is a source.
             delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
             held: the chunks that the member holds, by file.
             peer: the address from which the member makes its control calls, for messages; empty if unknown.
@@ -221,11 +221,11 @@ class ServerMachine:
             reason = f"it joined again from {peer}" if peer else "it joined again"
             self._end_session(present, reason, EndCause.REPLACED)
         if self._cache_grows_with_clients and len(self.members) >= self.cache.capacity_chunks:
-            client_count = sum(not each.is_source for each in self.members.values()) + (not source)
+            client_count = sum(not each.is_source for each in self.members.values()) + (not is_source)
             if client_count > self.cache.capacity_chunks:
                 self.cache.resize(client_count)  # a cache without a given size has one chunk per client
         session, kept_links = self.sessions.new_session(), self.parameters.kept_links
-        member = Member(session, name, source, instance_id, delivery_port, kept_links, dict(held or {}), peer, now)
+        member = Member(session, name, is_source, instance_id, delivery_port, kept_links, dict(held or {}), peer, now)
         self.sessions.join(member, replaces=present is not None)
         self.lifecycle.member_joined(member)
         return member
@@ -378,7 +378,7 @@ class ServerMachine:
         """
         self._work.set_time(now)
         try:
-            if self._contributions.received(reception, now):
+            if self._contributions.finish(reception, now):
                 self.deliveries.deliver_fetched(reception.fetch, now)
         except Exception as error:
             if not self.sessions.is_current(reception.sender):
@@ -393,7 +393,7 @@ class ServerMachine:
             now: the time, in nanoseconds.
         """
         self._work.set_time(now)
-        self._contributions.aborted(reception, now)
+        self._contributions.abort(reception, now)
 
     # -- deliveries
 

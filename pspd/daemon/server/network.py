@@ -140,7 +140,7 @@ class NetworkDaemon:
         """
         try:
             member = self._machine.member_joined(
-                name, instance_id, now_ns(), source=source, delivery_port=delivery_port, held=held, peer=peer
+                name, instance_id, now_ns(), is_source=source, delivery_port=delivery_port, held=held, peer=peer
             )
         except DuplicateInstance:
             self._plane.pump()  # this logs the refusal
