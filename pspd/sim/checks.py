@@ -315,10 +315,8 @@ class Checks(Observer):
             if client.source_file is not None and client.source_file[0].file_id == file.file_id:
                 held.add(0, file.manifest.chunk_count)
         if held.chunk_count < file.manifest.chunk_count:
-            missing = held.gaps(0, file.manifest.chunk_count)
-            raise Violation(
-                "no silent loss", f"{missing} of {file.manifest.name} have no holder, but it is not stalled"
-            )
+            name, missing = file.manifest.name, held.gaps(0, file.manifest.chunk_count)
+            raise Violation("no silent loss", f"{missing} of {name} have no holder, but it is not stalled")
 
     # -- expected contents
 

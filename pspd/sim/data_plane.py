@@ -164,10 +164,8 @@ class DataPlane:
             if client.tamper is not None:
                 payload = client.tamper(frame, payload or b"")
         size, delay = wire_bytes(FRAME_BYTES + frame.length), network.draw_delay(client)
-        begins, ends = client.uplink.transmit(size, network.now)
-        network.in_epoch(
-            client, begins + delay, self._contribution_arrives, connection, frame, payload, size, ends + delay
-        )
+        first, last = (when + delay for when in client.uplink.transmit(size, network.now))
+        network.in_epoch(client, first, self._contribution_arrives, connection, frame, payload, size, last)
 
     def _contribution_arrives(
         self, client: Client, connection: Connection, frame: Frame, payload: bytes | None, size: int, ends: int
@@ -185,9 +183,8 @@ class DataPlane:
         # The bytes of a partitioned client wait, and the frames of one connection arrive one after the other.
         retry_ns = RETRY_NS if client.partitioned else MILLISECOND_NS if connection.receiving is not None else 0
         if retry_ns:
-            network.in_epoch(
-                client, network.now + retry_ns, self._contribution_begins, connection, frame, payload, arrives
-            )
+            when = network.now + retry_ns
+            network.in_epoch(client, when, self._contribution_begins, connection, frame, payload, arrives)
             return
         reception = server.contribution_started(frame, client.name, network.now)
         if reception is not None:

@@ -55,10 +55,8 @@ class Seeding:
         self._divided_here = False
         digest = self.network.content.digest
         self.manifest: Manifest = Manifest.build(self.name, self.size_bytes, self._read_at, digest, mode=self.mode)
-        number = sum(client.is_source for client in self.network.clients.values())
-        self.source: Client = self.network.add_client(
-            f"source-{number} of {self.name}", self.conditions, is_source=True
-        )
+        name = f"source-{sum(client.is_source for client in self.network.clients.values())} of {self.name}"
+        self.source: Client = self.network.add_client(name, self.conditions, is_source=True)
 
     def start(self) -> None:
         """Start the source's process."""
