@@ -92,7 +92,8 @@ def validate_entries(entries: list[Entry]) -> None:
     """Check that the entries form a valid archive.
 
     The first entry is the folder itself; every other entry is in a folder of the archive. Paths are unique, sorted and
-    within the limits. Each mode lets the owner read the copy. No link is absolute, leads out of the folder, or loops.
+    within the limits. Each mode lets the owner read the copy; a link has all mode bits. No link is absolute, leads out
+    of the folder, or loops.
 
     Raises:
         ArchiveError: an entry is invalid.
@@ -124,7 +125,7 @@ def validate_entries(entries: list[Entry]) -> None:
 
 
 def validate_path_limits(name: str, target: str = "") -> None:
-    """Check the limits of a path.
+    """Check that a path, and the target of a link, are within the limits.
 
     Args:
         name: the path of an entry.
@@ -134,8 +135,9 @@ def validate_path_limits(name: str, target: str = "") -> None:
         ArchiveError: the path or target is too long, or the path has too many components.
     """
     if max(len(name), len(target)) > PATH_CHARACTERS_MAX or name.count("/") >= DEPTH_MAX:
-        limits = f"{PATH_CHARACTERS_MAX} characters or {DEPTH_MAX} levels"
-        raise ArchiveError(f"the path {name[:40]!r}... has more than {limits}")
+        raise ArchiveError(
+            f"the path {name[:40]!r}... has more than {PATH_CHARACTERS_MAX} characters or {DEPTH_MAX} levels"
+        )
 
 
 def _is_unsafe_link(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]) -> bool:
@@ -148,7 +150,7 @@ def _is_unsafe_link(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]
     """
     components = [*reversed(link.name.split("/"))]
     current: list[str] = []
-    followed = 0
+    links_followed = 0
     while components:
         if next(steps, None) is None:
             raise ArchiveError("its links are too many or too long")
@@ -163,11 +165,11 @@ def _is_unsafe_link(link: Entry, by_name: dict[str, Entry], steps: Iterator[int]
         if len(current) == DEPTH_MAX:
             return True
         current.append(component)
-        there = by_name.get("/".join(current))
-        if there is not None and there.kind == LINK:
-            followed += 1
-            if there.target.startswith("/") or not there.target or followed > LINKS_FOLLOWED_MAX:
+        reached = by_name.get("/".join(current))
+        if reached is not None and reached.kind == LINK:
+            links_followed += 1
+            if reached.target.startswith("/") or not reached.target or links_followed > LINKS_FOLLOWED_MAX:
                 return True
             current.pop()
-            components.extend(reversed(there.target.split("/")))
+            components.extend(reversed(reached.target.split("/")))
     return False
