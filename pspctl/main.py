@@ -1,4 +1,4 @@
-"""The entry point of ``pspctl``: finds and runs the command, reports an error, and sets the exit code."""
+"""The command line of ``pspctl``: finds and runs the command, reports an error, and sets the exit code."""
 
 from __future__ import annotations
 
