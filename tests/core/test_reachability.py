@@ -205,7 +205,7 @@ class TestUnreachableHolders:
         assert not file.is_stalled
         assert file.availability.missing_ranges() == []
 
-    def test_chunks_retracted_while_unreachable_stay_missing(self) -> None:
+    def test_chunks_removed_while_unreachable_stay_missing(self) -> None:
         bench, file, _, b = self.away()
         bench.ask(b, file, (3, 4))
         bench.live(SECOND_NS)

@@ -159,7 +159,7 @@ class TestDrops:
         bench.reach(b, file, Milestone.COMPLETE)
         assert bench.effects(FileResumed) == [FileResumed(file.file_id, "f")]
 
-    def test_request_for_held_chunks_retracts_them(self) -> None:
+    def test_request_for_held_chunks_removes_them(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)
@@ -167,7 +167,7 @@ class TestDrops:
         assert bench.effects(FileStalled)[0].missing == ((Range(1, 2), ""),)
         assert list(file.availability.held["a"]) == [Range(0, 1)]
 
-    def test_request_overtaken_by_a_complete_report_retracts_nothing(self) -> None:
+    def test_request_overtaken_by_a_complete_report_removes_nothing(self) -> None:
         bench = Bench()
         a, _ = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 4)

@@ -212,8 +212,8 @@ class Catalogue:
 
         Args:
             session: the client's session number.
-            report: the report. A report of held shares acknowledges nothing if the client's shares have another number
-                of chunks by now.
+            report: the report. A report of held shares acknowledges nothing if it names another number of chunks than
+                the client's shares have now.
             now: the time, in nanoseconds.
 
         Raises:

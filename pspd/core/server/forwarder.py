@@ -245,7 +245,7 @@ class Forwarder:
             self._deferred.set(state.file.file_id, deadline)
         return deadline is not None
 
-    # -- the end of a phase
+    # -- the end of seeding, or of a file
 
     def drain(self, file: SharedFile) -> int:
         """Deliver a file's batch, end its requests and fetches, and drop the file from the cache (R2).
