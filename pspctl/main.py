@@ -109,7 +109,7 @@ def report_error(error: BaseException, ended_by: signal.Signals | None = None) -
         case PspError():
             text, code = str(error), error.exit_code
         case UnicodeEncodeError():  # gRPC transmits only valid Unicode
-            text, code = f"{error.object!r} is not valid Unicode, as all names in the network are", Exit.USAGE
+            text, code = f"{error.object!r} is not valid Unicode: every name in the network must be", Exit.USAGE
         case _ if known := environment_error(error):
             text, code = str(known), known.exit_code
         case _:
@@ -154,7 +154,7 @@ def main() -> NoReturn:
         settings.ended_by = signal.Signals(number)
         handler = signal.getsignal(signal.SIGINT)
         # A command that a shell without job control started in the background ignores SIGINT: `handler` is SIG_IGN.
-        # This signal must interrupt it nevertheless.
+        # SIGTERM or SIGHUP must interrupt it nevertheless.
         (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, interrupt)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:  # `pspd.daemon.source` imports the whole client
     from pspd.daemon.source import SeedProgress
 
 CLIENT_BARS_MAX = 8
-"""The largest number of clients that get separate bars; if there are more, only the bar of the exchange is shown."""
+"""The largest number of clients that get bars; if there are more, no client gets a bar."""
 INDENT = "  "
 """Precedes the names of clients: the clients' bars are parts of the bar above."""
 RATE_SECONDS_MIN = 0.2
-"""A bar that was shown for less time has no rate: most of the work was done before the bar was shown."""
+"""A bar that was shown for less time has no rate: the time is too short to measure one."""
 
 
 class AmountColumn(rich_bars.ProgressColumn):
@@ -51,7 +51,7 @@ class RateColumn(rich_bars.ProgressColumn):
         return Text(rate_text(speed) if speed else "")
 
 
-class PlainProgress(rich_bars.Progress):
+class EscapedBars(rich_bars.Progress):
     """Bars whose labels are made safe to print: they contain names from other machines."""
 
     def get_renderable(self) -> RenderableType:
@@ -60,7 +60,7 @@ class PlainProgress(rich_bars.Progress):
 
 
 class BarProgress(LineProgress):
-    """Draws one bar per phase and, if there are few clients, one per client; prints notes above the rich_bars."""
+    """Draws one bar per phase and, if there are few clients, one per client; prints notes above the bars."""
 
     def __init__(self, progress: rich_bars.Progress) -> None:
         """Start without bars; `progress` will draw them."""
@@ -114,7 +114,7 @@ class BarProgress(LineProgress):
         self._update_bar("simulating", int(100 * part), 100, unit="%")
 
     def show_note(self, text: str) -> None:
-        """Write one line above the rich_bars."""
+        """Write one line above the bars."""
         self._progress.console.print(Plain(Text(f"pspctl: {text}")))
 
     def _update_bar(self, label: str, done: int, total: int, unit: str = "bytes") -> None:
@@ -142,5 +142,5 @@ def shown_bars() -> Iterator[BarProgress]:
         RateColumn(),
         rich_bars.TimeRemainingColumn(),
     )
-    with PlainProgress(*columns, console=Console(stderr=True)) as progress:
+    with EscapedBars(*columns, console=Console(stderr=True)) as progress:
         yield BarProgress(progress)

@@ -41,7 +41,7 @@ class ServerView(TypedDict):
 
 
 class CacheView(TypedDict):
-    """The server's cache (R4); its counts are numbers of chunks."""
+    """The server's cache (R4). Its counts are numbers of chunks; ``join_count`` counts those of aggregated requests."""
 
     capacity_bytes: int
     used_bytes: int
@@ -86,7 +86,8 @@ class TrafficView(TypedDict):
 class FileClientView(TypedDict):
     """One client's state for one file; ``refusal`` is the reason for declining the file, or empty.
 
-    ``share_idle_seconds`` is None, except while the file is being seeded and the client does not hold its share.
+    ``share_idle_seconds`` is the time since the latest of these: the division, the client's Join, and its last request
+    for the file. It is None, except while the file is being seeded and the client does not hold its share.
     """
 
     name: str
@@ -114,7 +115,10 @@ class MissingClientView(TypedDict):
 
 
 class FileView(TypedDict):
-    """One file of the network; ``rate_bytes_per_second`` and ``eta_seconds`` are None if unknown."""
+    """One file of the network. ``rate_bytes_per_second`` and ``eta_seconds`` are None if unknown.
+
+    ``client_count`` counts the reachable clients that have not declined the file.
+    """
 
     file_id: str
     name: str
