@@ -480,7 +480,7 @@ class TestFetching:
 
     def test_request_waits_after_several_shares_without_a_holder(self) -> None:
         bench = Bench()
-        names = [f"c{index:02}" for index in range(SERVER_TUNING.shares_tried_max + 3)]
+        names = [f"c{index:02}" for index in range(SERVER_TUNING.shares_skipped_max + 3)]
         members = [bench.join(name) for name in names]
         file = bench.exchange("f", len(members))
         for member in members[1:-1]:

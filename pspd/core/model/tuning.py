@@ -111,12 +111,12 @@ class ServerTuning:
 
     # Waiting requests
     queue_skips_max: int = 3
-    """The most waiting requests of one file that a round skips because not all their fetches can start."""
-    queue_skips_per_round_max: int = 16
-    """The number of skipped requests, of all files together, after which a round ends if there are fetches. The next
-    round continues with the next file."""
-    shares_tried_max: int = 8
-    """The number of shares that a request may find without an available holder before it waits."""
+    """The most waiting requests of one file that a round skips because they still wait after an attempt."""
+    queue_skips_per_call_max: int = 16
+    """The number of skipped requests, of all files together, after which a round stops if there are fetches. The
+    next call continues it with the next file."""
+    shares_skipped_max: int = 8
+    """The number of shares without an available holder that a request may skip before it waits."""
     straggler_rounds: int = 6
     """A client becomes a straggler when the waiting clients of a file have sent more than this number of
     acknowledgements each, on average, since the client's own last one."""

@@ -46,7 +46,7 @@ class Broadcasts:
         _selector: the service that finds members that can answer.
         _demand: the requests, which show whether a client still wants the chunks of a fetch.
         _sessions: the connected members.
-        _work: the collector of effects.
+        _work: the work set, which notes what must be done next.
         _tuning: the pacing, and the limits on the tries of a fetch.
     """
 

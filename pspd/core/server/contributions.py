@@ -44,7 +44,7 @@ class Contributions:
         _digest: the function that computes the digests in manifests.
         _pending: the pending table.
         _sessions: the connected members.
-        _work: the collector of effects.
+        _work: the work set, which notes what must be done next.
         _tuning: the limit on the remembered senders of partial units.
     """
 

@@ -54,7 +54,7 @@ class Deliveries:
         _cache: the cached chunks.
         _pending: the pending table, which limits the size of frames.
         _demand: the requests.
-        _work: the collector of effects and marks.
+        _work: the work set, which notes what must be done next.
         _tuning: the sizes of the quota and of batches.
         _pacer: the pauses between batches.
 
@@ -250,9 +250,9 @@ class Deliveries:
                 self._work.mark_changed(file.file_id)
         quota_left_chunks = self.quota_left_chunks(requester)
         requester.release_quota(frame.stop - frame.start)
-        for other in requester.states.values():
-            if other.wanted and other.window_left_chunks > quota_left_chunks:
-                self._demand.mark_ready(other)
+        for each in requester.states.values():
+            if each.wanted and each.window_left_chunks > quota_left_chunks:
+                self._demand.mark_ready(each)
         return file, frame.length
 
     def check(self) -> None:

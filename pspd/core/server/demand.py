@@ -30,7 +30,7 @@ class Demand:
         _sessions: the connected members.
         _pending: the fetches.
         _contributions: the service that verifies cached chunks again.
-        _work: the collector of effects and marks.
+        _work: the work set, which notes what must be done next.
         _tuning: the limits on deferrals, on stragglers, and on the deliveries presumed lost.
     """
 

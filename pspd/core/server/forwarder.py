@@ -36,7 +36,7 @@ class Forwarder:
         _selector: the service that chooses the holder and the range of a fetch.
         _broadcasts: the broadcasts, which ask the holders.
         _deliveries: the deliveries of cached chunks.
-        _work: the collector of marks.
+        _work: the work set, which notes what must be done next.
         _tuning: the limits on the requests and shares that are tried at a time.
     """
 
@@ -48,9 +48,9 @@ class Forwarder:
     _deliveries: Deliveries
     _work: WorkSet
     _tuning: ServerTuning
-    _tried_admission: tuple[bool, int] | None = None
+    _last_retry_state: tuple[bool, int] | None = None
     _queues: dict[FileId, dict[RequestState, None]] = field(default_factory=dict)
-    _untried_queue_count: int = 0
+    _queues_left_in_round: int = 0
     _deferred: Timers[FileId] = field(default_factory=Timers)
 
     # -- time
@@ -62,15 +62,16 @@ class Forwarder:
     def handle_timeout(self, now: int) -> None:
         """Let all waiting requests be tried again, including requests whose fetches were deferred."""
         list(self._deferred.expired(now))  # removes the deadlines that have passed
-        self._work.mark_admission()
+        self._work.mark_retry_waiting()
 
     # -- serving
 
     def serve(self) -> None:
         """Serve the requests in the ready queue, then requests in the wait queues. Send the broadcasts that are due.
 
-        If not all fetches of a request can be started now, the request waits in a queue. Meanwhile its client receives
-        chunks that are fetched for others. A client that requests again keeps its place in the queue.
+        If not all fetches that a client's window and quota allow can be started now, the request waits in a queue.
+        Meanwhile its client receives chunks that are fetched for others. A client that requests again keeps its place
+        in the queue. A request that is limited only by its window or quota does not wait in a queue.
         """
         while ready := self._demand.take_ready():
             for state in ready:
@@ -83,9 +84,9 @@ class Forwarder:
         self._broadcasts.send(self._work.now)
 
     @property
-    def _admission(self) -> tuple[bool, int]:
-        """A value that changes when waiting requests may be able to start more fetches than before."""
-        return self._cache_has_room, self._work.admission_epoch
+    def _retry_state(self) -> tuple[bool, int]:
+        """A value that changes when waiting requests may be tried again, and also when the cache becomes full."""
+        return self._cache_has_room, self._work.retry_epoch
 
     @property
     def _cache_has_room(self) -> bool:
@@ -93,42 +94,42 @@ class Forwarder:
 
     @property
     def _is_queue_round_due(self) -> bool:
-        """Whether to try the waiting requests now.
+        """Whether to begin or continue a round, which tries each wait queue once.
 
         With thousands of clients, an attempt after every input would nearly always fail. While there are fetches, it is
-        enough to try after a change of ``_admission``, and while a round has not reached every queue. If there are no
-        fetches, or if a fetch is deferred for slower clients, try after every input.
+        enough to begin a round after a change of ``_retry_state``, and to continue a round that has not reached every
+        queue. If there are no fetches, or if a fetch is deferred for slower clients, try after every input.
         """
-        is_new = self._admission != self._tried_admission or self._untried_queue_count > 0
-        return is_new or not self._pending.has_fetches or self._deferred.next_deadline() is not None
+        has_untried = self._retry_state != self._last_retry_state or self._queues_left_in_round > 0
+        return has_untried or not self._pending.has_fetches or self._deferred.next_deadline() is not None
 
     def _serve_queues(self) -> None:
-        """Serve the wait queues of all files in turn.
+        """Begin or continue a round: serve the wait queues of all files in turn.
 
-        A round ends early if the cache has no room, or if too many requests were skipped while there are fetches. The
-        next round continues with the files that this round has not reached.
+        If the cache has no room, the round ends. If too many requests were skipped while there are fetches, the round
+        stops, and the next call continues it. Files that were not reached come first in the next call.
         """
-        if self._untried_queue_count == 0 or self._admission != self._tried_admission:
-            self._untried_queue_count = len(self._queues)
+        if self._queues_left_in_round == 0 or self._retry_state != self._last_retry_state:
+            self._queues_left_in_round = len(self._queues)
         skipped = 0
-        for file_id in list(islice(self._queues, self._untried_queue_count)):
-            if not self._cache_has_room:  # end the round; the files not reached are first in the next one
-                self._untried_queue_count = 0
+        for file_id in list(islice(self._queues, self._queues_left_in_round)):
+            if not self._cache_has_room:  # end the round
+                self._queues_left_in_round = 0
                 break
-            self._untried_queue_count -= 1
+            self._queues_left_in_round -= 1
             skipped += self._serve_queue(file_id)
             if file_id in self._queues:
                 self._queues[file_id] = self._queues.pop(file_id)  # move it after the queues of the other files
-            if skipped >= self._tuning.queue_skips_per_round_max and self._pending.has_fetches:
+            if skipped >= self._tuning.queue_skips_per_call_max and self._pending.has_fetches:
                 break
         else:
-            self._untried_queue_count = 0
-        self._tried_admission = self._admission
+            self._queues_left_in_round = 0
+        self._last_retry_state = self._retry_state
 
     def _serve_queue(self, file_id: FileId) -> int:
         """Serve the wait queue of one file in order, until the cache has no room or a few requests were skipped.
 
-        A request is skipped if not all its fetches can be started.
+        A request is skipped if it still waits after the attempt.
 
         Returns:
             How many requests were skipped.
@@ -145,7 +146,7 @@ class Forwarder:
         """Serve one request. An error ends only the session of the request's member.
 
         Returns:
-            Whether the request now waits in a queue, because not all its fetches could be started.
+            Whether the request now waits in a queue; see :meth:`serve`.
         """
         is_waiting = False
         try:
@@ -164,7 +165,7 @@ class Forwarder:
         queue = self._queues.get(state.file.file_id)
         if queue is not None and state in queue:
             del queue[state]
-            self._work.mark_admission()  # the requests after it may be tried now
+            self._work.mark_retry_waiting()  # the requests after it may be tried now
             if not queue:
                 del self._queues[state.file.file_id]
 
@@ -182,16 +183,17 @@ class Forwarder:
     def _chunks_to_fetch(self, state: RequestState) -> int:
         """Return how many more chunks to fetch for a client; 0 or less for none.
 
-        Window and quota must suffice for these chunks and for the chunks that the client expects from other fetches.
+        The window is for this file, the quota for all files that the client requests. Both must suffice for these
+        chunks and for the chunks that are already being fetched for the client.
         """
         window_chunks = state.window_left_chunks
         quota_chunks = self._deliveries.quota_left_chunks(state.requester)
-        for other in state.requester.states.values():
+        for each in state.requester.states.values():
             if min(window_chunks, quota_chunks) <= 0:
                 return 0
-            expected_chunks = other.expected_chunks
+            expected_chunks = each.expected_chunks
             quota_chunks -= expected_chunks
-            if other is state:
+            if each is state:
                 window_chunks -= expected_chunks
         return min(window_chunks, quota_chunks)
 
@@ -202,13 +204,13 @@ class Forwarder:
             The number of chunks in the started fetches; less than ``chunk_count`` if no more can be fetched now.
         """
         file, demand = state.file, state.demand
-        shares_tried = fetched_chunks = 0
+        shares_skipped = fetched_chunks = 0
         for start, stop in fetchable.cyclic_from(demand.cursor):
             while start < stop and fetched_chunks < chunk_count:
                 span, holder = self._selector.next_fetch(file, start, stop, state.delivery_chunks_max)
                 if span is None:
-                    shares_tried += 1
-                    if shares_tried > self._tuning.shares_tried_max:
+                    shares_skipped += 1
+                    if shares_skipped > self._tuning.shares_skipped_max:
                         return fetched_chunks
                     start = file.shares.at(start).stop
                 elif not self._reserve(state, span):

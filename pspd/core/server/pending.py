@@ -134,7 +134,7 @@ class Pending:
         _parameters: the profile.
         _cache: the cache, which has reserved room for the fetches.
         _random: the source of jitter for timeouts.
-        _work: the collector of marks.
+        _work: the work set, which notes what must be done next.
         _tuning: the timeouts and the sizes of frames.
 
     Attributes:
@@ -315,7 +315,7 @@ class Pending:
         table.chunks.discard(fetch.start, fetch.stop)
         table.change_count += 1
         fetch.assign_holder(None)
-        self._work.mark_admission()
+        self._work.mark_retry_waiting()
         if fetch.file.is_draining:
             self._work.mark_changed(fetch.file.file_id)
 

@@ -39,7 +39,7 @@ class Shares:
 
     Args:
         _file_id: the id of the file.
-        _work: the work set, which collects the marks.
+        _work: the work set, which notes what must be done next.
 
     Attributes:
         all: every share: first one replica of each range, in the order of the ranges, then the next replicas.

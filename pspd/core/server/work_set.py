@@ -42,8 +42,8 @@ class WorkSet:
         now: the time of the last input, in nanoseconds.
         is_marked: whether something was marked since the last review began.
         serving_due: whether there is work: something is marked, or requests may be served now.
-        admission_epoch: the number of events after which a waiting request may be able to start a fetch: for example
-            the end of a fetch, another holder of chunks, a new data path, or a shorter wait queue.
+        retry_epoch: the number of events after which waiting requests may be tried again: for example the end of a
+            fetch, another holder of chunks, a new data path, or a shorter wait queue.
         drop_counts: the number of dropped inputs, by reason.
         endings: the reason of each session that must end, by session number.
         heard_sessions: the session numbers of clients whose first datagram has arrived.
@@ -56,7 +56,7 @@ class WorkSet:
     now: int = 0
     is_marked: bool = False
     serving_due: bool = False
-    admission_epoch: int = 0
+    retry_epoch: int = 0
     drop_counts: Counter[DropReason] = field(default_factory=Counter)
     endings: dict[int, Ending] = field(default_factory=dict)
     heard_sessions: dict[int, None] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class WorkSet:
         """Mark a file whose waiting requests may be served now, for example because chunks have another holder."""
         self.waiter_files[file_id] = None
         self.is_marked = True
-        self.mark_admission()
+        self.mark_retry_waiting()
 
     def mark_heard(self, session: int) -> None:
         """Mark a client whose first datagram has arrived."""
@@ -128,7 +128,7 @@ class WorkSet:
         """Mark a member whose data path may have opened."""
         self.data_path_sessions[session] = None
         self.is_marked = True
-        self.mark_admission()
+        self.mark_retry_waiting()
 
     def mark_reachability(self, session: int) -> None:
         """Mark a member that became reachable or unreachable."""
@@ -161,9 +161,9 @@ class WorkSet:
         """Note that requests may be served now, for example because the cache has more room."""
         self.serving_due = True
 
-    def mark_admission(self) -> None:
-        """Note that waiting requests may be able to start more fetches now."""
-        self.admission_epoch += 1
+    def mark_retry_waiting(self) -> None:
+        """Note that waiting requests may be tried again, because they may be able to start more fetches now."""
+        self.retry_epoch += 1
         self.serving_due = True
 
     # -- for the machine
