@@ -33,7 +33,7 @@ class ControlPlane:
     # -- sessions
 
     def join(self, client: Client) -> None:
-        """Send Join for the client; retry until it has a session or its epoch has ended."""
+        """Send Join for the client; retry until it has a session or its process has ended (`Client.epoch`)."""
         network = self._network
         if not client.alive or client.session or client.joining:
             return
@@ -65,8 +65,8 @@ class ControlPlane:
         # The answer takes time to arrive. The client does nothing in its session before that.
         client.session = member.session
         network.sessions[member.session] = client
-        client.last_event_at = network.now + network.draw_delay(client)
-        network.at_client(client, client.last_event_at, self._joined, member.session)
+        client.events_arrive_by = network.now + network.draw_delay(client)
+        network.at_client(client, client.events_arrive_by, self._joined, member.session)
 
     def _joined(self, client: Client, session: int) -> None:
         network = self._network
@@ -92,8 +92,8 @@ class ControlPlane:
         self._rejoin(client)
         self._network.poll_soon(client)
 
-    def connections_closed(self, server: ServerMachine, session: int, link: Connection) -> None:
-        """Close a session's link, and tell the server that all connections have closed. The session ends.
+    def end_disconnected_session(self, server: ServerMachine, session: int, link: Connection) -> None:
+        """Tell the server that all connections of a session have closed, and what failed on its link. The session ends.
 
         Args:
             server: the server's state machine.
@@ -112,8 +112,8 @@ class ControlPlane:
         """
         network = self._network
         for client in network.clients.values():
-            is_running = network.now >= max(client.last_event_at, client.paused_until)
-            if client.session and not client.partitioned and is_running:
+            can_renew = network.now >= max(client.events_arrive_by, client.paused_until)
+            if client.session and not client.partitioned and can_renew:
                 try:
                     server.sessions.renew_lease(client.session, network.now)
                 except errors.SessionUnknown:
@@ -123,7 +123,7 @@ class ControlPlane:
     # -- links
 
     def dial(self, client: Client) -> None:
-        """Open the client's link; retry until it is open or the client's epoch has ended."""
+        """Open the client's link; retry until it is open, or the session or process has ended (`Client.epoch`)."""
         network = self._network
         if client.link.is_open:
             return
@@ -188,9 +188,9 @@ class ControlPlane:
         network = self._network
         client = network.client_of(session)
         if client is not None:
-            client.last_event_at = max(client.last_event_at, network.now + network.draw_delay(client))
+            client.events_arrive_by = max(client.events_arrive_by, network.now + network.draw_delay(client))
             client.events.append(event)
-            network.at_client(client, client.last_event_at, self._event_arrived)
+            network.at_client(client, client.events_arrive_by, self._event_arrived)
 
     def _event_arrived(self, client: Client) -> None:
         network = self._network
@@ -201,8 +201,7 @@ class ControlPlane:
             case effects.Assign() as assigned:
                 self._begin_file(client, assigned)
             case effects.StartExchange(_, file_id):
-                if file_id in client.declined_files:
-                    declined = client.declined_files[file_id]
+                if (declined := client.declined_files.get(file_id)) is not None:
                     client.declined_files[file_id] = replace(declined, exchange_started=True)
                 client.machine.exchange_started(file_id, network.now)
             case effects.VerifyFile(_, file_id):
@@ -228,8 +227,8 @@ class ControlPlane:
             self._network.after_delay(client, self._declined_arrived, manifest.file_id, str(error), division, False)
             self._retry_later(client, assigned)
         else:
-            started, now = assigned.exchange_started, self._network.now
-            client.machine.file_assigned(manifest, assigned.shares, started, held, now, division)
+            exchange_started, now = assigned.exchange_started, self._network.now
+            client.machine.file_assigned(manifest, assigned.shares, exchange_started, held, now, division)
             self._network.poll_soon(client)
 
     def _retry_later(self, client: Client, declined: effects.Assign) -> None:
@@ -253,14 +252,14 @@ class ControlPlane:
             error: the error that stopped the download.
         """
         download = client.machine.downloads[file_id]
-        has_started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
+        exchange_started = download.stage in (Stage.EXCHANGE, Stage.FINISHING)
         contradicts, division = isinstance(error, errors.ContradictoryDigests), download.division
         self._network.after_delay(client, self._declined_arrived, file_id, str(error), division, not contradicts)
         if contradicts:
             client.machine.file_dropped(file_id)
         else:
             client.machine.file_declined(file_id, self._network.now)
-            self._retry_later(client, effects.Assign(client.session, download.manifest, (), has_started, division))
+            self._retry_later(client, effects.Assign(client.session, download.manifest, (), exchange_started, division))
         self._network.poll_soon(client)
 
     def _declined_arrived(self, client: Client, file_id: FileId, reason: str, division: int, still_holds: bool) -> None:
@@ -300,7 +299,7 @@ class ControlPlane:
         if file_id in client.store.known():
             client.store.verify(file_id)
         self.lose_session(client)
-        network.at_server(network.now + network.draw_delay(client), self.connections_closed, session, link)
+        network.at_server(network.now + network.draw_delay(client), self.end_disconnected_session, session, link)
 
     # -- reports
 

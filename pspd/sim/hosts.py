@@ -86,8 +86,8 @@ class Client:
         source_file: the manifest and the bytes of the file that a source offers; None for none.
         tamper: the function that changes the payloads of contributions; None for no change.
         wakes_at: the time of the state machine's next timeout, in nanoseconds; None for none.
-        last_event_at: the time at which the latest event or answer to Join arrives at the client, in nanoseconds.
-            Later events do not arrive earlier.
+        events_arrive_by: the time by which all events and answers to Join that were sent to the client arrive, in
+            nanoseconds. Later events do not arrive earlier.
         events: the events of the control plane that have not arrived yet, in order.
         declined_files: the assignments that the client declined and will try again, by file id.
     """
@@ -114,7 +114,7 @@ class Client:
         self.disk_full_until = 0
         self.source_file: tuple[Manifest, bytes] | None = None
         self.tamper: Tamper | None = None
-        self.last_event_at = 0
+        self.events_arrive_by = 0
         self.reset_process(random)
 
     def reset_process(self, random: Random) -> None:

@@ -133,7 +133,7 @@ class VirtualNetwork(Timeline):
         client.alive = False
         client.reset_process(self.random)
         if session and not client.partitioned:
-            self.at_server(self.now + self.draw_delay(client), self.control.connections_closed, session, link)
+            self.at_server(self.now + self.draw_delay(client), self.control.end_disconnected_session, session, link)
 
     def stop(self, client: Client) -> None:
         """Send Leave for the client, and stop its process."""
@@ -156,7 +156,7 @@ class VirtualNetwork(Timeline):
         if client.partitioned and client.alive and session:
             self.control.lose_session(client)
             if server is not None:
-                self.control.connections_closed(server, session, link)
+                self.control.end_disconnected_session(server, session, link)
 
     # -- effects
 
