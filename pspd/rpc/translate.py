@@ -215,12 +215,14 @@ def report_from_pb(message: membership.FileReport) -> Report | None:
     )
 
 
+STOP_ASKED = None
+"""The event that asks a member to stop."""
 MemberEvent = effects.MemberEffect | None
-"""An instruction to a member; None asks the member to stop."""
+"""An event for a member: an effect, or ``STOP_ASKED``."""
 
 
 def member_event_to_pb(effect: MemberEvent) -> membership.AttendResponse:
-    """Return an instruction to a member, or None (to stop), as a message."""
+    """Return an event for a member as a message."""
     match effect:
         case effects.Assign(_, manifest, shares, exchange_started, division):
             return membership.AttendResponse(
@@ -240,5 +242,5 @@ def member_event_to_pb(effect: MemberEvent) -> membership.AttendResponse:
         case effects.EndSession(_, reason, cause):
             code = membership.SESSION_END_CAUSE_UNSPECIFIED if cause is None else _CAUSES[cause]
             return membership.AttendResponse(session_ended=membership.SessionEnded(reason=reason, cause=code))
-        case None:
+        case None:  # STOP_ASKED
             return membership.AttendResponse(stop_asked=membership.StopAsked())

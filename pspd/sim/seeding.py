@@ -104,7 +104,7 @@ class Seeding:
                 catalogue.source_returned(announced, session, network.now)
         file = self.file
         if file is not None and file.phase is Phase.ANNOUNCED and file.source == self.source.name:
-            count = len(server.sessions.heard_clients())
+            count = len(server.sessions.clients_with_uplink())
             if count >= max(1, self.client_count, self.terms.replica_count):
                 share_count = self.share_count or self.client_count or count
                 self.manifest = self.manifest.divided(share_count, self._read_at, network.content.digest)

@@ -176,7 +176,7 @@ class Bench:
     def seed(self, name: str, chunk_count: int, *, hold_back: bool = False, terms: Terms = ONE_COPY) -> SharedFile:
         """Announce and divide a file. The name of its source is "source of" and the file's name."""
         source = self.join(f"source of {name}", is_source=True)
-        manifest = self.manifest(name, chunk_count, len(self.server.sessions.heard_clients()))
+        manifest = self.manifest(name, chunk_count, len(self.server.sessions.clients_with_uplink()))
         self.server.catalogue.announce(manifest, source.session, terms)
         return self.server.catalogue.divide(manifest, source.session, self.now, hold_back=hold_back)
 

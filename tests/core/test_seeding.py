@@ -292,7 +292,7 @@ class TestSilentClients:
         heard, silent = bench.join("a"), bench.join("b", reachable=False)
         file = bench.seed("f", 10)
         assert [share.owner for share in file.shares.all] == [heard.name]
-        assert bench.server.sessions.heard_clients() == ["a"]
+        assert bench.server.sessions.clients_with_uplink() == ["a"]
         bench.reach(heard, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.EXCHANGING, "the silent client does not delay it"
         bench.send(silent, Hello(silent.session, 1, 0))

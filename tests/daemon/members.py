@@ -113,7 +113,7 @@ class InProcess:
         """Return the names of the connected clients."""
         return [
             client.name
-            for client in self.server.view.clients()
+            for client in self.server.messages.clients()
             if client.state == network_pb2.CLIENT_STATE_CONNECTED and not client.source
         ]
 

@@ -60,4 +60,4 @@ async def test_cache_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch
         network.server.resize_cache(96 << 10)
         with pytest.raises(LimitReached):
             network.server.resize_cache((96 << 10) + 1)
-        assert network.server.view.cache().capacity_bytes == 96 << 20
+        assert network.server.messages.cache().capacity_bytes == 96 << 20

@@ -65,7 +65,7 @@ async def test_impossible_counts_are_refused_at_once(source: Path) -> None:
             await network.seed(source, client_count=20_001)
         with pytest.raises(BadArgument, match="3 replicas need as many clients"):
             await seed(network.address, source, client_count=2, terms=Terms(3), on_progress=lambda _: None)
-        assert network.server.view.files(with_clients=False) == []
+        assert network.server.messages.files(with_clients=False) == []
 
 
 @on_loop
@@ -178,7 +178,7 @@ async def test_source_waits_for_its_clients(source: Path) -> None:
     async with in_process(CLASSIC) as network:
         seeding = asyncio.ensure_future(network.seed(source, client_count=2))
         await network.join("a")
-        await until("it is announced", lambda: network.server.view.files(with_clients=False))
+        await until("it is announced", lambda: network.server.messages.files(with_clients=False))
         assert not seeding.done()
         await network.join("b")
         await seeding
@@ -219,7 +219,7 @@ async def test_stopped_clients_end_cleanly(caplog: pytest.LogCaptureFixture) -> 
         assert network.server.stop_clients(["a", "a"], all_clients=False) == ["a"]
         await until("it has ended", first.running.done)
         await first.running
-        assert "a: stopping, as `pspctl stop` asked" in caplog.messages
+        assert "a: stopping: a `pspctl stop` command asked it to stop" in caplog.messages
         await until("the server knows", lambda: network.connected() == ["b"])
         with pytest.raises(NotFound, match="'a'"):
             network.server.stop_clients(["b", "a"], all_clients=False)
@@ -318,7 +318,7 @@ async def test_unknown_file_is_not_found(wanted: str) -> None:
 async def test_cache_is_resized_cleared_and_shown() -> None:
     async with in_process(FAST) as network:
         network.server.resize_cache(7)
-        assert network.server.view.cache().capacity_bytes == 7 * 1024
+        assert network.server.messages.cache().capacity_bytes == 7 * 1024
         assert network.server.clear_cache() == 0
 
 
@@ -327,7 +327,7 @@ async def test_stop_sets_the_event_and_is_logged(caplog: pytest.LogCaptureFixtur
     caplog.set_level("INFO")
     async with in_process(FAST) as network:
         network.server.stop()
-        assert "stopping, as `pspctl stop --server` asked" in caplog.messages
+        assert "stopping: a `pspctl stop` command asked the server to stop" in caplog.messages
         assert network.server.stopping.is_set()
 
 

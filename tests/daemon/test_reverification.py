@@ -225,7 +225,7 @@ async def test_share_of_a_removed_copy_is_reassigned(source: Path, tmp_path: Pat
         client, _ = await network.join("a", "b")
         client.store.finished["file.bin"] = data
         seeding = asyncio.ensure_future(network.seed(source, client_count=3))
-        await until("it is announced", lambda: network.server.view.files(with_clients=False))
+        await until("it is announced", lambda: network.server.messages.files(with_clients=False))
         file_id = network.file("file.bin").file_id
         idle = network.server.join("c", b"c", source=False, delivery_port=0, held={}, peer="")
         hello = encode_datagram(Hello(idle, 1, 0))

@@ -69,7 +69,7 @@ async def test_data_goes_to_the_address_that_answers(hub: Callable[..., None]) -
         route = Route(f"hub:{port}")
         client = await joins(route, "a")
         assert (await route.connect())[1] == (HOSTS[1], port)
-        assert [each.name for each in network.view.clients()] == ["a"]
+        assert [each.name for each in network.messages.clients()] == ["a"]
         await client.end()
         await route.close()
 

@@ -80,7 +80,7 @@ class TestRequireAcceptingClient:
 
 def source_of(network: InProcess) -> str:
     """Return the name of the only connected source; empty if no source is connected."""
-    return next((client.name for client in network.server.view.clients() if client.source), "")
+    return next((client.name for client in network.server.messages.clients() if client.source), "")
 
 
 @EACH_PROFILE
@@ -90,12 +90,12 @@ async def test_source_asked_to_stop_reports_unfinished(tmp_path: Path, parameter
     async with in_process(parameters) as network:
         await network.join("a")
         seeding = asyncio.ensure_future(network.seed(source, client_count=2))
-        await until("it is announced", lambda: network.server.view.files(with_clients=False))
+        await until("it is announced", lambda: network.server.messages.files(with_clients=False))
         network.server.stop_clients([source_of(network)], all_clients=False, force=True)
         with pytest.raises(WrongState, match="the server asked the source to stop: seed again to finish"):
             await seeding
         assert source_of(network) == ""
-        assert not network.server.view.files(with_clients=False)
+        assert not network.server.messages.files(with_clients=False)
 
 
 @on_loop
@@ -104,7 +104,7 @@ async def test_stopping_all_clients_spares_the_source(tmp_path: Path) -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         seeding = asyncio.ensure_future(network.seed(source, client_count=2))
-        await until("it is announced", lambda: network.server.view.files(with_clients=False))
+        await until("it is announced", lambda: network.server.messages.files(with_clients=False))
         network.server.stop_clients([], all_clients=True)
         await until("the client has ended", client.running.done)
         await network.join("b", "c")

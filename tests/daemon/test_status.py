@@ -1,10 +1,10 @@
-"""The messages for the server and its files, with the fields that `StatusView` adds."""
+"""The messages for the server and its files, with the fields that `StatusMessages` adds."""
 
 from __future__ import annotations
 
 from pspd.core.model.parameters import SECOND_NS
 from pspd.core.wire.header import DropReason
-from pspd.daemon.server.status import DeliveryRates, StatusView
+from pspd.daemon.server.status import DeliveryRates, StatusMessages
 from pspd.net.driver import now_ns
 from pspd.v1 import network_pb2
 from tests.core.bench import Bench
@@ -15,7 +15,7 @@ from tests.support.loops import on_loop
 async def test_every_field_of_the_server_is_filled() -> None:
     machine = Bench().server
     machine.drop_counts[DropReason.TOO_SHORT] += 1
-    status = StatusView(machine, 7071)
+    status = StatusMessages(machine, 7071)
     server = status.network("10.0.0.1:7070", "", with_clients=False).server
     status.close()
     assert {field.name for field, _ in server.ListFields()} == set(network_pb2.Server.DESCRIPTOR.fields_by_name)
@@ -27,7 +27,7 @@ async def test_rate_and_time_left_of_a_file_are_filled() -> None:
     bench = Bench()
     bench.join("a")
     file = bench.seed("f", 4)
-    status = StatusView(bench.server, 7071)
+    status = StatusMessages(bench.server, 7071)
     status.close()
     status._rates = DeliveryRates()
     status._rates.sample([file], now_ns() - SECOND_NS)

@@ -1,4 +1,4 @@
-"""A member's end of the control API: instructions arrive unchanged, and a dead server is detected."""
+"""A member's end of the control API: events arrive unchanged, and a dead server is detected."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class WithoutModes:
     """A network of a version whose manifests have no mode: it ignores this field."""
 
     def __init__(self) -> None:
-        self.view = self
+        self.messages = self
 
     async def announce(self, manifest: Manifest, *_: object) -> tuple[SimpleNamespace, int]:
         known = Manifest.parse(manifest.name, manifest.size_bytes, manifest.block_digests, blake3_digest)

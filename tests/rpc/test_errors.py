@@ -32,7 +32,7 @@ class Refusing:
 
     def __init__(self, error: Exception) -> None:
         self._error = error
-        self.view = self
+        self.messages = self
 
     @property
     def parameters(self) -> Any:

@@ -188,7 +188,7 @@ class Catalogue:
         file = self.files.get(manifest.file_id)
         if file is None:
             raise NotFound(f"{manifest.name!r} was not announced")
-        names = self._sessions.heard_clients()
+        names = self._sessions.clients_with_uplink()
         _require_divisible(file, manifest, names)
         order = itertools.product(range(file.terms.replica_count), range(manifest.share_count))
         owners = [names[(replica + index) % len(names)] for replica, index in order]

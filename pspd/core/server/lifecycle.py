@@ -54,14 +54,15 @@ class Lifecycle:
         self._demand.forget(file.file_id)
         self._pending.forget(file.file_id)
 
-    def accepting_clients(self, file: SharedFile, *, only_heard: bool = False) -> list[str]:
+    def accepting_clients(self, file: SharedFile, *, only_with_uplink: bool = False) -> list[str]:
         """Return the names of the reachable clients that have not declined a file.
 
         Args:
             file: the file.
-            only_heard: whether to leave out clients that have sent no datagram in their session, and so get no shares.
+            only_with_uplink: whether to leave out clients that have sent no datagram in their session. They get no
+                shares.
         """
-        names = self._sessions.heard_clients() if only_heard else self._sessions.reachable_clients()
+        names = self._sessions.clients_with_uplink() if only_with_uplink else self._sessions.reachable_clients()
         declined = file.recipients.decline_reasons
         return [name for name in names if name not in declined] if declined else names
 
@@ -131,7 +132,7 @@ class Lifecycle:
             file.shares.clear_acks(member.name)
             file.availability.mark_unreachable(member.name)
 
-    def member_heard(self) -> None:
+    def uplink_confirmed(self) -> None:
         """Mark the files in seeding, because a client whose first datagram has arrived can own shares (R1)."""
         for file in self.files.values():
             if file.phase is Phase.SEEDING:
@@ -184,7 +185,7 @@ class Lifecycle:
             idle: names of the clients that make no progress.
         """
         keep = [name for name in self.accepting_clients(file) if name not in idle]
-        preferred = [name for name in self.accepting_clients(file, only_heard=True) if name not in idle]
+        preferred = [name for name in self.accepting_clients(file, only_with_uplink=True) if name not in idle]
         if not idle or not preferred or self.awaited:
             return
         given = file.shares.reassign(keep, preferred)
@@ -204,7 +205,7 @@ class Lifecycle:
         if file.phase is not Phase.SEEDING:
             return []
         keep = {*self.accepting_clients(file), *self.awaited}
-        given = file.shares.reassign(keep, self.accepting_clients(file, only_heard=True))
+        given = file.shares.reassign(keep, self.accepting_clients(file, only_with_uplink=True))
         if given:
             self._work.emit(effects.SaveFile(file.record))
         return given

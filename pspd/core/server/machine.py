@@ -122,8 +122,8 @@ class ServerMachine:
         work = self._work
         work.begin_review()
         self._end_marked_sessions()
-        for _ in drain(work.heard_sessions):
-            self.lifecycle.member_heard()
+        for _ in drain(work.uplink_sessions):
+            self.lifecycle.uplink_confirmed()
         for session, _ in drain(work.reachability_sessions):
             member = self.sessions.find(session)
             if member is not None:

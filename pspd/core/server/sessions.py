@@ -122,7 +122,7 @@ class Sessions:
         self._leases: Timers[int] = Timers()
         self._reachability: Timers[int] = Timers()
         self._reachable_clients: list[str] | None = None
-        self._heard_clients: list[str] | None = None
+        self._with_uplink: list[str] | None = None
 
     # -- reading
 
@@ -156,11 +156,11 @@ class Sessions:
             self._reachable_clients = [m.name for m in self.members.values() if m.reachable and not m.is_source]
         return self._reachable_clients
 
-    def heard_clients(self) -> list[str]:
+    def clients_with_uplink(self) -> list[str]:
         """Return the names of the reachable clients that have sent a datagram. Only these clients get shares."""
-        if self._heard_clients is None:
-            self._heard_clients = [name for name in self.reachable_clients() if self.members[name].address is not None]
-        return self._heard_clients
+        if self._with_uplink is None:
+            self._with_uplink = [name for name in self.reachable_clients() if self.members[name].address is not None]
+        return self._with_uplink
 
     @property
     def lease_ns(self) -> int:
@@ -313,7 +313,7 @@ class Sessions:
             self._clear_client_lists()
             if not member.is_source:
                 self._work.emit(effects.UplinkConfirmed(member.name))
-                self._work.mark_heard(session)
+                self._work.mark_uplink(session)
         if member.has_data_path and not had_data_path:
             self._work.mark_data_path(session)
         if is_reachable and not member.reachable:
@@ -393,7 +393,7 @@ class Sessions:
         self._work.emit(effects.MemberLeft(member.name, reason))
 
     def _clear_client_lists(self) -> None:
-        self._reachable_clients = self._heard_clients = None
+        self._reachable_clients = self._with_uplink = None
 
     # -- time
 

@@ -46,7 +46,7 @@ class WorkSet:
             fetch, another holder of chunks, a new data path, or a shorter wait queue.
         drop_counts: the number of dropped inputs, by reason.
         endings: the reason of each session that must end, by session number.
-        heard_sessions: the session numbers of clients whose first datagram has arrived.
+        uplink_sessions: the session numbers of clients whose first datagram has arrived.
         data_path_sessions: the session numbers of members whose data path may have opened.
         reachability_sessions: the session numbers of members that became reachable or unreachable.
         changed_files: the ids of the files to review.
@@ -59,7 +59,7 @@ class WorkSet:
     retry_epoch: int = 0
     drop_counts: Counter[DropReason] = field(default_factory=Counter)
     endings: dict[int, Ending] = field(default_factory=dict)
-    heard_sessions: dict[int, None] = field(default_factory=dict)
+    uplink_sessions: dict[int, None] = field(default_factory=dict)
     data_path_sessions: dict[int, None] = field(default_factory=dict)
     reachability_sessions: dict[int, None] = field(default_factory=dict)
     changed_files: dict[FileId, None] = field(default_factory=dict)
@@ -119,9 +119,9 @@ class WorkSet:
         self.is_marked = True
         self.mark_retry_waiting()
 
-    def mark_heard(self, session: int) -> None:
+    def mark_uplink(self, session: int) -> None:
         """Mark a client whose first datagram has arrived."""
-        self.heard_sessions[session] = None
+        self.uplink_sessions[session] = None
         self.is_marked = self.serving_due = True
 
     def mark_data_path(self, session: int) -> None:

@@ -1,4 +1,4 @@
-"""A member of the network: it joins, follows the server's instructions, renews its lease, and rejoins after outages."""
+"""A member of the network: it joins, handles the server's events, renews its lease, and rejoins after outages."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class MemberDaemon:
                 await self.leave()
                 raise
             except Stopped:
-                log.info("%s: stopping, as `pspctl stop` asked", self.name)
+                log.info("%s: stopping: a `pspctl stop` command asked it to stop", self.name)
                 return
             except SessionEnded as ended:
                 if self._leaving:
@@ -260,7 +260,7 @@ class MemberDaemon:
         return session
 
     async def run_session(self, session: Session, path_seconds: float | None = None) -> None:
-        """Follow the server's instructions until the session ends; then close the sockets for data.
+        """Handle the server's events until the session ends; then close the sockets for data.
 
         Args:
             session: the session that the server granted.
@@ -310,7 +310,7 @@ class MemberDaemon:
                         self.files.drop(file_id)
                     case EndSession(_, reason, cause):
                         raise SessionEnded(reason, cause)
-                    case None:
+                    case None:  # STOP_ASKED
                         raise Stopped
         raise SessionEnded("the server closed it")
 

@@ -112,7 +112,7 @@ class FileReconciler:
         self.plane.close()
         self._storage.close()
 
-    # -- instructions from the server
+    # -- events from the server
 
     def take(self, manifest: Manifest, shares: tuple[Range, ...], exchange_started: bool, division: int) -> None:
         """Begin to receive an assigned file, or decline it with a reason.

@@ -1,4 +1,4 @@
-"""Executes the effects that are not for the sockets: queues instructions to members, writes the ledger and the log."""
+"""Executes the effects that are not for the sockets: queues events for members, writes the ledger and the log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class MemberQueues:
-    """The queues of instructions to members: one for each session, read by at most one stream.
+    """The queues of events for members: one for each session, read by at most one stream.
 
     Args:
         on_overflow: called with the number of a session that has `EVENTS_MAX` unread events.
@@ -46,7 +46,7 @@ class MemberQueues:
 
         Args:
             session: the session number of the member.
-            event: the event; None asks the member to stop.
+            event: the event.
         """
         if (queue := self._queues.get(session)) is None:
             return
@@ -82,7 +82,7 @@ class ControlExecutor:
 
     Args:
         machine: the server's state machine, which knows the names of members and files.
-        queues: the queues of instructions to members.
+        queues: the queues of events for members.
     """
 
     def __init__(self, machine: ServerMachine, queues: MemberQueues) -> None:
@@ -117,7 +117,7 @@ class ControlExecutor:
                 self._log_reverification(session, file_id)
                 self._queues.put(session, effect)
             case effects.MemberFailed(name, error):
-                log.error("%s: its session ends, as serving it raised an error", name, exc_info=error)
+                log.error("%s: its session ends: an error occurred while the server served it", name, exc_info=error)
             case InputDropped(DropReason.CORRUPT, origin):
                 self._log_corrupt_sender(origin)
             case InputDropped(reason, origin):

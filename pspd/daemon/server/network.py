@@ -21,13 +21,13 @@ from pspd.core.server.shared_file import SharedFile
 from pspd.daemon.server.control import EVENTS_MAX, ControlExecutor, MemberQueues
 from pspd.daemon.server.ledger import Ledger
 from pspd.daemon.server.memory import allocate, validate_cache_size
-from pspd.daemon.server.status import SHOWN_CHARACTERS_MAX, StatusView
+from pspd.daemon.server.status import SHOWN_CHARACTERS_MAX, StatusMessages
 from pspd.daemon.spawn import Launcher
 from pspd.errors import BadArgument, DuplicateInstance, LimitReached, NotFound, PspError, SessionUnknown, WrongState
 from pspd.net.driver import now_ns
 from pspd.net.faults import Faults
 from pspd.net.server import ServerPlane
-from pspd.rpc.translate import Declined, MemberEvent, Report
+from pspd.rpc.translate import STOP_ASKED, Declined, MemberEvent, Report
 from pspd.store.digests import blake3_digest
 from pspd.v1 import network_pb2, status_service_pb2
 
@@ -43,7 +43,7 @@ class NetworkDaemon:
         data_port: the UDP and TCP port for data.
         stopping: the event that is set to stop the server.
         control: executes the effects that are not for the sockets.
-        view: the state of the network as messages.
+        messages: makes messages about the state of the network.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class NetworkDaemon:
         self._launcher = Launcher()
         self._asked_to_stop: set[int] = set()
         self.data_port = self._plane.port
-        self.view = StatusView(self._machine, self.data_port)
+        self.messages = StatusMessages(self._machine, self.data_port)
 
     @property
     def lease_ms(self) -> int:
@@ -110,7 +110,7 @@ class NetworkDaemon:
     async def close(self) -> None:
         """Close sockets and the ledger, and stop launched clients."""
         self.control.close_ledger()
-        self.view.close()
+        self.messages.close()
         self._plane.close()
         await self._launcher.stop()
 
@@ -150,7 +150,7 @@ class NetworkDaemon:
         return member.session
 
     async def attend(self, session: int) -> AsyncIterator[MemberEvent]:
-        """Yield the instructions to a member until its session ends; closing this generator ends the session.
+        """Yield the events for a member until its session ends; closing this generator ends the session.
 
         Raises:
             SessionUnknown: the session has ended or never existed.
@@ -180,7 +180,7 @@ class NetworkDaemon:
         Raises:
             SessionUnknown: the session is unknown, or ends because a request number is too high.
         """
-        self._machine.sessions.get(session)
+        self._machine.sessions.get(session)  # raises SessionUnknown
         try:
             for report in reports:
                 self._apply_report(session, report)
@@ -241,7 +241,7 @@ class NetworkDaemon:
             )
         names = list(dict.fromkeys(names))
         for name in names:
-            self._queues.put(self._machine.members[name].session, None)
+            self._queues.put(self._machine.members[name].session, STOP_ASKED)
         self._asked_to_stop = {self._machine.members[name].session for name in leaving.union(names)}
         return names
 
@@ -256,7 +256,7 @@ class NetworkDaemon:
 
     def stop(self) -> None:
         """Ask the server to stop."""
-        log.info("stopping, as `pspctl stop --server` asked")
+        log.info("stopping: a `pspctl stop` command asked the server to stop")
         self.stopping.set()
 
     # -- files
@@ -271,7 +271,8 @@ class NetworkDaemon:
         Args:
             manifest: the file's manifest.
             session: the session number of the source.
-            client_count: how many reachable clients to wait for; 0 for one per replica.
+            client_count: the number of clients to wait for, and of shares to make; 0 to wait for one client per
+                replica, and to make one share for each client. Only reachable clients that have sent a datagram count.
             terms: the terms of the seeding.
 
         Raises:
@@ -298,8 +299,8 @@ class NetworkDaemon:
             return file, 0
         source = file.source
         try:
-            while len(names := self._machine.sessions.heard_clients()) < wanted_count:
-                self._machine.sessions.get(session)
+            while len(names := self._machine.sessions.clients_with_uplink()) < wanted_count:
+                self._machine.sessions.get(session)  # raises SessionUnknown
                 await self.control.next_change(1.0)
         except BaseException:
             self._machine.lifecycle.withdraw(file, source)
@@ -320,7 +321,7 @@ class NetworkDaemon:
 
     def release(self, file: str) -> SharedFile:
         """Release a file that is held back, so that its exchange can start; return the file."""
-        found = self.view.find(file)
+        found = self.messages.find(file)
         self._machine.catalogue.release(found, now_ns())
         self._plane.pump()
         return found
@@ -332,8 +333,8 @@ class NetworkDaemon:
             file: the file's id or name.
             force: whether to remove the file even if not every client has it.
         """
-        found = self.view.find(file)
-        message = self.view.file(found)
+        found = self.messages.find(file)
+        message = self.messages.file(found)
         self._machine.catalogue.remove(found, now_ns(), force=force)
         self._plane.pump()
         return message
@@ -341,13 +342,13 @@ class NetworkDaemon:
     # -- the cache and the status
 
     def status(self, file: str, *, with_file_clients: bool) -> status_service_pb2.GetStatusResponse:
-        """Return the state of the network; see `StatusView.network`.
+        """Return the state of the network; see `StatusMessages.network`.
 
         Args:
             file: the id or name of the only file to show; empty for all files.
             with_file_clients: whether each file lists its clients.
         """
-        return self.view.network(self.address, file, with_clients=with_file_clients)
+        return self.messages.network(self.address, file, with_clients=with_file_clients)
 
     def clear_cache(self) -> int:
         """Drop every cached chunk that is not in use; return the number of dropped chunks."""

@@ -100,7 +100,7 @@ class ControlServicer(
         )
 
     async def Attend(self, request: members.AttendRequest, context: Context) -> AsyncIterator[members.AttendResponse]:
-        """Stream instructions to a member. An empty response comes first: it shows that the stream is open."""
+        """Stream events to a member. An empty response comes first: it shows that the stream is open."""
         events = self._network.attend(request.session_id)
         yield members.AttendResponse()
         async for event in events:
@@ -130,19 +130,19 @@ class ControlServicer(
         session, client_count = request.session_id, request.client_count
         del request  # the call may last long: the digests would be in memory twice
         file, share_count = await self._network.announce(manifest, session, client_count, terms)
-        message = self._network.view.file(file)
+        message = self._network.messages.file(file)
         return files.AnnounceFileResponse(file_id=file.file_id, share_count=share_count, file=message)
 
     async def DivideFile(self, request: files.DivideFileRequest, context: Context) -> files.DivideFileResponse:
         """Divide a file and assign its shares."""
         manifest = translate.manifest_from_pb(request.manifest, blake3_digest)
         file = self._network.divide(manifest, request.session_id, request.hold_back)
-        return files.DivideFileResponse(file=self._network.view.file(file))
+        return files.DivideFileResponse(file=self._network.messages.file(file))
 
     async def ReleaseFile(self, request: files.ReleaseFileRequest, context: Context) -> files.ReleaseFileResponse:
         """Release a file that is held back, so that its exchange can start."""
         file = self._network.release(request.file)
-        return files.ReleaseFileResponse(file=self._network.view.file(file))
+        return files.ReleaseFileResponse(file=self._network.messages.file(file))
 
     async def RemoveFile(self, request: files.RemoveFileRequest, context: Context) -> files.RemoveFileResponse:
         """Remove a file from the network."""
@@ -150,29 +150,29 @@ class ControlServicer(
 
     async def ListFiles(self, request: files.ListFilesRequest, context: Context) -> files.ListFilesResponse:
         """Return all files."""
-        return files.ListFilesResponse(files=self._network.view.files(with_clients=True))
+        return files.ListFilesResponse(files=self._network.messages.files(with_clients=True))
 
     # -- CacheService (R4)
 
     async def GetCache(self, request: cache.GetCacheRequest, context: Context) -> cache.GetCacheResponse:
         """Return the state of the cache."""
-        return cache.GetCacheResponse(cache=self._network.view.cache())
+        return cache.GetCacheResponse(cache=self._network.messages.cache())
 
     async def ClearCache(self, request: cache.ClearCacheRequest, context: Context) -> cache.ClearCacheResponse:
         """Drop every cached chunk that is not in use."""
         dropped = self._network.clear_cache()
-        return cache.ClearCacheResponse(cache=self._network.view.cache(), dropped_chunk_count=dropped)
+        return cache.ClearCacheResponse(cache=self._network.messages.cache(), dropped_chunk_count=dropped)
 
     async def ResizeCache(self, request: cache.ResizeCacheRequest, context: Context) -> cache.ResizeCacheResponse:
         """Set the capacity of the cache."""
         self._network.resize_cache(request.capacity_bytes // CHUNK_BYTES)
-        return cache.ResizeCacheResponse(cache=self._network.view.cache())
+        return cache.ResizeCacheResponse(cache=self._network.messages.cache())
 
     # -- ClientService
 
     async def ListClients(self, request: clients.ListClientsRequest, context: Context) -> clients.ListClientsResponse:
         """Return all members and lost clients."""
-        return clients.ListClientsResponse(clients=self._network.view.clients())
+        return clients.ListClientsResponse(clients=self._network.messages.clients())
 
     async def LaunchClients(
         self, request: clients.LaunchClientsRequest, context: Context

@@ -118,7 +118,7 @@ def seconds_left(file: SharedFile, names: Collection[str], rate: float | None) -
     return chunks * CHUNK_BYTES / rate
 
 
-class StatusView:
+class StatusMessages:
     """Provides messages about the server, its cache, its clients and its files. The server's uptime begins at creation.
 
     Args:

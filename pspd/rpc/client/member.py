@@ -154,7 +154,7 @@ class MemberClient(ServerClient):
         return session_from_pb(await self._call(self._members.Join, request), self._server)
 
     async def attend(self, session: int) -> AsyncGenerator[translate.MemberEvent, None]:
-        """Yield the server's valid instructions as they come; None asks the member to stop."""
+        """Yield the server's valid events for the member as they come."""
         request = membership.AttendRequest(session_id=session)
         async with contextlib.aclosing(self._stream(self._members.Attend, request, None)) as messages:
             async for message in messages:
