@@ -1,4 +1,4 @@
-"""Runs a network on this machine alone: the daemons of ``pspctl run``, and the hidden folder of the run."""
+"""Runs a network on this machine alone: the daemons of ``pspctl run``, and the run folder."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pspd.host.command import CLIENTS_PER_PROCESS_MAX
 START_SECONDS = 60.0
 CLIENT_NAME_PREFIX = "client"
 RUN_FOLDER = ".psp-run"
+"""The name of the run folder, a hidden folder for the lock, the logs and the server's state of one run."""
 LOCK_WAIT_SECONDS = 6.0
 """How long to wait for the lock: longer than it takes until the daemons of a killed run end by themselves."""
 LOCK_POLL_SECONDS = 0.05
@@ -61,10 +62,11 @@ def client_groups(client_count: int, group_count: int) -> list[tuple[int, int]]:
 
 @dataclass(slots=True)
 class RunFolder:
-    """The hidden folder of one run. Entering the ``with`` block creates and locks it; leaving the block removes it.
+    """The run folder of one run. Entering the ``with`` block creates and locks it; leaving the block removes it.
 
     The daemons inherit the lock, so it is free only when the run and all its daemons have ended. If a run is killed,
-    its hidden folder remains. The next run with the same `copies_dir` empties it, and removes the unfinished files.
+    its run folder remains. The next run with the same `copies_dir` empties it, and removes the clients' store folders,
+    which contain the unfinished files.
 
     Attributes:
         copies_dir: the folder of the copies, in which each client has a folder, ``client-<i>``.
@@ -78,7 +80,7 @@ class RunFolder:
 
     @property
     def path(self) -> Path:
-        """The hidden folder."""
+        """The run folder."""
         return self.copies_dir / RUN_FOLDER
 
     @property
@@ -128,9 +130,9 @@ class RunFolder:
             time.sleep(LOCK_POLL_SECONDS)
 
     def _remove_leftovers(self) -> None:
-        """Remove the logs, the server's state and the unfinished files of a killed run.
+        """Remove the logs, the server's state and the clients' store folders that a killed run left.
 
-        The unfinished files of a client that the user has started since then stay.
+        A store folder stays while a client uses it: the user may have started one after the run was killed.
         """
         with contextlib.suppress(ValueError):
             folders = client_folders(self.copies_dir, int(os.pread(self.lock, COUNT_BYTES_MAX, 0)))
@@ -146,13 +148,13 @@ class RunFolder:
     def claim_client_folders(self, name: str) -> None:
         """Check that the clients' folders are free, and store the number of clients in the lock file.
 
-        If this run is killed, the next run removes the unfinished files of that many clients.
+        If this run is killed, the next run removes the store folders of that many clients.
 
         Args:
             name: the name of the file that the clients will receive.
 
         Raises:
-            WrongState: a client's folder contains a file of this name, or the hidden folder of another client.
+            WrongState: a client's folder already contains a file of this name, or a store folder.
         """
         for folder in self.client_folders:
             for path in (folder / name, folder / STORE_FOLDER):
@@ -168,7 +170,7 @@ class RunFolder:
 
 
 def _is_in_use(store_folder: Path) -> bool:
-    """Return whether a client uses a hidden folder: the user may have started one after the run was killed."""
+    """Return whether a client uses a store folder."""
     try:
         lock = os.open(store_folder / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -184,16 +186,16 @@ def _is_in_use(store_folder: Path) -> bool:
 
 @dataclass(slots=True)
 class LocalNetwork:
-    """The server and the clients of a run. `close` stops them, and removes the clients' hidden folders.
+    """The server and the clients of a run. `close` stops them, and removes the clients' store folders.
 
     Attributes:
-        folder: the hidden folder of the run; every daemon inherits the folder's lock.
+        folder: the run folder; every daemon inherits the folder's lock.
         server_address: the server's address; empty until the server is ready.
     """
 
     folder: RunFolder
     server_address: str = ""
-    _servers: list[DaemonProcess] = field(default_factory=list)
+    _server: DaemonProcess | None = None
     _clients: list[DaemonProcess] = field(default_factory=list)
 
     def start(self, server_arguments: list[str], deadline: Deadline) -> None:
@@ -211,47 +213,55 @@ class LocalNetwork:
         deadline = deadline.limited_to(START_SECONDS)
         arguments = ["server", "--listen", "127.0.0.1:0", "--data-port", "0"]
         arguments += ["--state-dir", str(self.folder.path / "server"), *server_arguments]
-        self._servers.append(self._daemon("server", arguments))
-        self._wait_ready(deadline)
-        self.server_address = str(self._servers[0].ready_line["listen"])
+        self._server = server = self._daemon("server", arguments)
+        _wait_ready([server], deadline)
+        self.server_address = str(server.ready_line["listen"])
         for first_index, count in client_groups(self.folder.client_count, core_count()):  # one process per group
             arguments = ["client", "--server", self.server_address, "--dir", str(self.folder.copies_dir)]
             arguments += ["--name", CLIENT_NAME_PREFIX, "--count", str(count), "--first-index", str(first_index)]
             self._clients.append(self._daemon(f"client-{first_index}", arguments))
-        self._wait_ready(deadline)
+        _wait_ready(self._clients, deadline)
 
     def require_running(self) -> None:
         """Raise PspError if a daemon has ended; the message quotes the last line of the daemon's log."""
-        for daemon in [*self._clients, *self._servers]:
+        for daemon in self._daemons():
             if daemon.has_ended:
                 raise daemon.exit_error()
 
     def close(self) -> None:
-        """Stop the clients, then the server, and remove the clients' hidden folders.
+        """Stop the clients, then the server, and remove the clients' store folders.
 
         If `STOP_SECONDS` are not enough for all daemons, kill those that still run.
         """
         deadline = Deadline(STOP_SECONDS)
         try:
             stop_all(self._clients, STOP_SECONDS)
-            stop_all(self._servers, deadline.capped(STOP_SECONDS))
+            stop_all([self._server] if self._server is not None else [], deadline.capped(STOP_SECONDS))
         finally:
-            for daemon in [*self._clients, *self._servers]:
+            for daemon in self._daemons():
                 daemon.close()
             for folder in self.folder.client_folders:
                 shutil.rmtree(folder / STORE_FOLDER, ignore_errors=True)
 
+    def _daemons(self) -> list[DaemonProcess]:
+        return [*self._clients, *filter(None, [self._server])]
+
     def _daemon(self, title: str, arguments: list[str]) -> DaemonProcess:
         return DaemonProcess(title, arguments, self.folder.path / f"{title}.log", pass_fds=(self.folder.lock,))
 
-    def _wait_ready(self, deadline: Deadline) -> None:
-        """Wait until all daemons are ready.
 
-        Raises:
-            PspError: a daemon died.
-            TimedOut: the deadline passed.
-        """
-        for daemon in [*self._servers, *self._clients]:
-            if not daemon.wait_ready(deadline.remaining_seconds):
-                waited = f"not ready after {deadline.timeout_text}"
-                raise TimedOut(f"the {daemon.title} was {waited}: {daemon.last_log_line}")
+def _wait_ready(daemons: list[DaemonProcess], deadline: Deadline) -> None:
+    """Wait until daemons are ready.
+
+    Args:
+        daemons: the daemons.
+        deadline: the deadline of the wait.
+
+    Raises:
+        PspError: a daemon died.
+        TimedOut: the deadline passed.
+    """
+    for daemon in daemons:
+        if not daemon.wait_ready(deadline.remaining_seconds):
+            waited = f"not ready after {deadline.timeout_text}"
+            raise TimedOut(f"the {daemon.title} was {waited}: {daemon.last_log_line}")

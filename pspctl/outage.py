@@ -1,4 +1,4 @@
-"""Repeats the calls of a waiting command while the server does not answer: a restarted server resumes its work."""
+"""Repeats the calls of a waiting command during an outage, because a restarted server continues where it stopped."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class OutagePolicy(RetryPolicy):
         self._has_answered = True
         super().note_answer()
 
-    def require_time_left(self) -> None:
-        """Raise an error if the command must not wait any longer for the server.
+    def require_outage_tolerable(self) -> None:
+        """Raise an error if there is an outage, and the command must not wait any longer for the server.
 
         Raises:
             TimedOut: the server does not answer, and the command's deadline has passed.
@@ -70,12 +70,12 @@ class OutagePolicy(RetryPolicy):
         """Record a failed attempt, pause, and reopen the connection for the next attempt.
 
         Raises:
-            PspError: `error`, if the server has never answered; otherwise as in `require_time_left`.
+            PspError: `error`, if the server has never answered; otherwise as in `require_outage_tolerable`.
         """
         if not self._has_answered:
             raise error
         pause = self.pause_after(error)
-        self.require_time_left()
+        self.require_outage_tolerable()
         time.sleep(self.deadline.capped(pause))
         self.api.reopen()
 

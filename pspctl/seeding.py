@@ -1,4 +1,4 @@
-"""Seeds a file (R1, R2): runs the source, waits for clients, deletes the original on request, and prints the answer."""
+"""Seeds a file (R1, R2): runs the source; on request, waits until the file is complete, and deletes the original."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class SeedPlan:
         client_count: how many clients to wait for, and how many shares to make; 0 to wait for one client per replica,
             and to make one share for each reachable client.
         hold_back: whether the exchange waits for `pspctl release`.
+        waits_until_complete: whether the command waits until every client has the file.
         terms: how many clients get each share, and whether the source stays in the exchange.
         hashing: the child processes that compute the file's digests; None without such processes.
     """
@@ -55,6 +56,7 @@ class SeedPlan:
     name: str | None = None
     client_count: int = 0
     hold_back: bool = False
+    waits_until_complete: bool = False
     terms: Terms = ONE_COPY
     hashing: ParallelHash | None = None
 
@@ -92,13 +94,14 @@ class _Result:
 
 
 def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_source: bool) -> None:
-    """Seed a file, wait for all clients if the terms say so, delete the original on request, and print the answer.
+    """Seed a file, wait for all clients if the plan says so, delete the original on request, and print the result.
 
     Args:
         settings: the shared options.
         plan: the file, and how to seed it.
         deadline: the deadline of the command.
-        delete_source: whether to delete the original when every client, and at least two, have the file.
+        delete_source: whether to delete the original when every client, and at least two, have the file. It is not
+            deleted if the network had all chunks before the command.
 
     Raises:
         PspError: the file could not be seeded or deleted, is stalled, or did not reach every client.
@@ -111,17 +114,17 @@ def seed_file(settings: Settings, plan: SeedPlan, deadline: Deadline, *, delete_
         if delete_source and result.reached_all:
             _require_new_copies(plan, result.state_before)
             _delete(plan.path, original, result.file["min_holder_count"])
-        cache = outage.retry(api.client.cache)  # read last, so that the answer shows the cache at the end
-    answer = seed_view(result.file, cache)
+        cache = outage.retry(api.client.cache)  # called last, to show the cache at the end
+    document = seed_view(result.file, cache)
     # If the file was seeded before this command, the file's times do not belong to the command.
-    show(settings, answer, lambda: seed_text(answer, with_times=result.was_seeded_by_command))
+    show(settings, document, lambda: seed_text(document, with_times=result.was_seeded_by_command))
     _require_not_stalled(plan, result.file)
-    if plan.terms.source_stays:
+    if plan.waits_until_complete:
         _require_all_clients(plan, result, deadline, f"; {plan.path} was not deleted" if delete_source else "")
 
 
 def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
-    """Run the source; if `plan.terms.source_stays` is set, wait until every client has the file; return the result."""
+    """Run the source; if the plan says so, wait until every client has the file; return the result."""
     api, progress = outage.api, outage.progress
     states = {view["file_id"]: view["state"] for view in map(file_view, api.run(api.client.files()))}
     try:
@@ -132,7 +135,7 @@ def _seed(plan: SeedPlan, outage: OutagePolicy) -> _Result:
     state_before = states.get(file_id)
     if state_before is not None:
         progress.show_note(_already_present_text(plan, state_before))
-    if not plan.terms.source_stays:
+    if not plan.waits_until_complete:
         file = file_view(outage.retry(lambda: api.client.status(file_id)).files[0])
         progress.show_seeded(file)
         return _Result(file, state_before, left_count=0)
@@ -161,10 +164,10 @@ class _StepTracker:
         self._outage = outage
 
     def update(self, step: SeedProgress) -> None:
-        """Show and remember a step of the source; record whether the server is lost."""
+        """Show and remember a step of the source; record that the server is lost or has answered."""
         if step.phase == "reconnecting":
             self._outage.note_lost()
-        else:
+        elif step.phase != "hashing":  # the source hashes before it calls the server
             self._outage.note_answer()
         self.is_seeding = step.phase == "seeding" or (self.is_seeding and step.phase != "staying")
         self.last_step = step
@@ -185,7 +188,7 @@ def run_source(plan: SeedPlan, outage: OutagePolicy, check: Callable[[], None] =
     Raises:
         TimedOut: the deadline passed; the message says how far the seeding is.
         WrongState: without a deadline, all clients of the file have been lost for a full lease.
-        PspError: as in `pspd.daemon.source.seed`, in `OutagePolicy.require_time_left` and in `check`.
+        PspError: as in `pspd.daemon.source.seed`, in `OutagePolicy.require_outage_tolerable` and in `check`.
         PartlySeeded: the user interrupted the command while the source was giving the clients their shares.
     """
     steps = _StepTracker(outage)
@@ -218,8 +221,10 @@ async def _run(plan: SeedPlan, outage: OutagePolicy, steps: _StepTracker, check:
     )
     try:
         while not (await asyncio.wait([work], timeout=deadline.capped(CHECK_SECONDS)))[0]:
-            has_passed = deadline.has_passed  # read before the next call: its error says more
-            outage.require_time_left()
+            has_passed = (
+                deadline.has_passed
+            )  # read first: during an outage, the next call then raises the clearer error
+            outage.require_outage_tolerable()
             if has_passed:
                 raise TimedOut(_not_seeded_text(plan, deadline, steps.last_step))
             _require_client(plan, deadline, steps.last_step)

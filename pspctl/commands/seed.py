@@ -74,12 +74,13 @@ def seed(
         raise click.UsageError(f"{option} with --hold would wait forever: the exchange starts only at `pspctl release`")
     if client_count is not None and replica_count > client_count:
         raise click.UsageError(f"--replicas {replica_count} needs as many clients: --clients {client_count} is fewer")
-    terms = Terms(replica_count, source_stays=wait or delete_source)
+    waits = wait or delete_source
+    terms = Terms(replica_count, source_stays=waits)
     with ParallelHash.start(path, blake3_digest) or contextlib.nullcontext() as hashing:
         # This import loads most of the program; meanwhile the child processes hash the file.
         from pspctl.seeding import SeedPlan, seed_file
 
-        plan = SeedPlan(path, name, client_count or 0, hold, terms, hashing)
+        plan = SeedPlan(path, name, client_count or 0, hold, waits, terms, hashing)
         seed_file(settings, plan, Deadline(timeout), delete_source=delete_source)
 
 

@@ -112,7 +112,8 @@ def safety_text(file: FileView) -> str:
         return "not safe: some chunks are on no reachable client: keep the original, or start lost clients again"
     if file["min_holder_count"] < SAFE_HOLDERS:
         return "not safe: some chunks are on only one client: keep that client and the original"
-    return f"safe: each chunk is on at least {file['min_holder_count']} clients: one and the original may be lost"
+    holders = f"at least {file['min_holder_count']} clients"
+    return f"safe: each chunk is on {holders}, so one client and the original may be lost"
 
 
 def missing_chunks_texts(file: FileView) -> list[str]:

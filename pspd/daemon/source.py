@@ -206,7 +206,7 @@ class _Seeding:
         share_count, file = await self._announce(session)
         if share_count:
             self.manifest = await asyncio.to_thread(self.store.divide, share_count)
-        self.member.files.machine.contribute_as_source(self.manifest)
+        self.member.reconciler.machine.contribute_as_source(self.manifest)
         if share_count:
             await self.member.client.divide(self.manifest, session, self.hold_back)
             self.divided_here = True

@@ -19,9 +19,9 @@ class Faults:
 
     Attributes:
         loss: the probability that a received datagram is dropped.
-        duplicate: the probability that a datagram is delivered twice, if it is neither dropped nor reordered.
-        reorder: the probability that a datagram that is not dropped is delayed, and delivered after the next such
-            datagram. At most one datagram is delayed at a time.
+        duplicate: the probability that a datagram that is neither dropped nor delayed is passed on twice.
+        reorder: the probability that a datagram that is not dropped is delayed until the next datagram that is not
+            dropped has been passed on. At most one datagram is delayed at a time.
         seed: the seed of the random numbers.
     """
 

@@ -73,11 +73,11 @@ class LivenessGoal:
             seeding.client_count = min(seeding.client_count, count)
             seeding.terms = replace(seeding.terms, replica_count=min(seeding.terms.replica_count, count))
 
-    def has_left(self, client: Client) -> bool:
+    def has_left(self, member: Client) -> bool:
         """Return whether a client or source has left for good."""
-        if client.is_source:
-            return any(seeding.source_has_left and seeding.source is client for seeding in self.seedings)
-        return client not in self.clients
+        if member.is_source:
+            return any(seeding.source_has_left and seeding.source is member for seeding in self.seedings)
+        return member not in self.clients
 
     def unrecoverable(self) -> list[Seeding]:
         """Return the seedings of the files that the network cannot complete without a new source."""

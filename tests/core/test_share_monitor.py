@@ -18,7 +18,7 @@ from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import Hello
 from tests.core.bench import Bench
 
-TWO_SNAPSHOTS_NS = 2 * SERVER_TUNING.share_ns + 10 * SECOND_NS
+TWO_SNAPSHOTS_NS = 2 * SERVER_TUNING.share_check_ns + 10 * SECOND_NS
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_owner_that_never_acknowledges_is_idle(bench: Bench) -> None:
     for fetch in list(bench.fetches(file)):
         assert bench.contribute(bench.frame(bench.server.members[file.source], file, fetch.start, fetch.stop))
     assert any(isinstance(effect, Deliver) for effect in bench.server.poll())
-    effects = pass_time(bench, TWO_SNAPSHOTS_NS + SERVER_TUNING.share_ns, lambda: bench.ask(b, file, (6, 12)))
+    effects = pass_time(bench, TWO_SNAPSHOTS_NS + SERVER_TUNING.share_check_ns, lambda: bench.ask(b, file, (6, 12)))
     assert idle_owners(effects) == ["b"]
 
 
@@ -81,9 +81,9 @@ def test_owner_without_deliveries_is_not_idle(bench: Bench) -> None:
 
 def test_stalled_server_reassigns_nothing(bench: Bench) -> None:
     _, b, file = in_seeding(bench)
-    bench.pass_time(SERVER_TUNING.share_ns - SECOND_NS)
+    bench.pass_time(SERVER_TUNING.share_check_ns - SECOND_NS)
     bench.ask(b, file, (6, 12))
-    bench.now += 10 * SERVER_TUNING.share_ns
+    bench.now += 10 * SERVER_TUNING.share_check_ns
     bench.server.handle_timeout(bench.now)
     assert idle_owners(list(bench.server.poll())) == []
 

@@ -36,8 +36,8 @@ async def test_contradictory_file_is_never_tried_again(tmp_path: Path, monkeypat
     async with in_process(FAST) as network:
         (client, _) = await network.join("a", "b")
         store = ContradictingStore()
-        client.store = client.daemon.files._storage = client.daemon.files.plane._parts._storage = store
-        client.daemon.files.plane._storage = store
+        client.store = client.daemon.reconciler._storage = client.daemon.reconciler.plane._parts._storage = store
+        client.daemon.reconciler.plane._storage = store
 
         def refusal() -> str:
             return next(each.refusal for each in network.file("file.bin").clients if each.name == "a")
@@ -50,6 +50,6 @@ async def test_contradictory_file_is_never_tried_again(tmp_path: Path, monkeypat
         network.server.leave(before)
         await until("another session", lambda: client.daemon.session_number not in (0, before))
         await until("it is declined again", lambda: refusal() == "the digests contradict each other")
-        declined = next(iter(client.daemon.files._declined.values()))
+        declined = next(iter(client.daemon.reconciler._declined.values()))
         assert not declined.is_retry_due(declined.retry_at + 1e9)
         assert store.write_count == 1

@@ -121,7 +121,7 @@ async def test_declined_files_are_retried_with_growing_delay(
         _, blocked = await network.join("a", "b")
         blocked.store.finished["file.bin"] = blocked.store.finished["second.bin"] = b"something else"
         await network.seed(source)
-        refused = blocked.daemon.files._declined
+        refused = blocked.daemon.reconciler._declined
         await until("it was tried again", lambda: next(iter(refused.values())).delay > 0.1)
         await network.seed(second)
         first_delay, second_delay = (each.delay for each in refused.values())

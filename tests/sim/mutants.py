@@ -444,15 +444,15 @@ def accept_contradictions(self: FileVerifier, block: Range) -> None:
     """Replace the check for contradictory digests."""
 
 
-def find_no_idle_owner(patch: pytest.MonkeyPatch) -> None:
-    """Compare owners, but find none of them idle."""
-    compare = ShareMonitor._compare
+def find_all_owners_progressing(patch: pytest.MonkeyPatch) -> None:
+    """Take snapshots of owners, but find none of them without progress."""
+    take_snapshots = ShareMonitor._take_snapshots
 
     def find_none(self: Any, file: Any, before: Any, now: int) -> list[str]:
-        compare(self, file, before, now)
+        take_snapshots(self, file, before, now)
         return []
 
-    patch.setattr(ShareMonitor, "_compare", find_none)
+    patch.setattr(ShareMonitor, "_take_snapshots", find_none)
 
 
 def no_pause(patch: pytest.MonkeyPatch) -> None:
@@ -497,7 +497,7 @@ CASE_MUTANTS = [
         no_pause,
         lambda: Contradiction().require_few_requests(),
     ),
-    CaseMutant("share_monitor", "no owner counts as idle", find_no_idle_owner, lambda: IdleOwner().run()),
+    CaseMutant("share_monitor", "every owner makes progress", find_all_owners_progressing, lambda: IdleOwner().run()),
     CaseMutant(
         "share_monitor",
         "owners are compared only once",

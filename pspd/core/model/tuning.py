@@ -15,7 +15,7 @@ class ServerTuning:
     """Tunables of the server's state machine. Times are in nanoseconds.
 
     A ``_per_member`` time is multiplied by the number of members. The product is a minimum for the time of the same
-    name; only for ``share_ns``, it is added.
+    name; only for ``share_check_ns``, it is added.
     """
 
     # Leases and reachability
@@ -130,13 +130,14 @@ class ServerTuning:
     """With less than this budget, no fetch is deferred."""
 
     # Shares
-    share_ns: int = 120 * SECOND_NS
-    share_ns_per_member: int = 48 * MILLISECOND_NS
+    share_check_ns: int = 120 * SECOND_NS
+    share_check_ns_per_member: int = 48 * MILLISECOND_NS
     """The time between two checks of the owners' progress. If an owner has made no progress since the last check, its
     shares are reassigned."""
-    share_ns_per_chunk: int = 62 * MILLISECOND_NS
-    """Time in addition to ``share_ns`` in which an owner may acknowledge a delivery: for each chunk of a frame, at 16
-    KiB/s."""
+    share_delivery_ns: int = 120 * SECOND_NS
+    share_delivery_ns_per_chunk: int = 62 * MILLISECOND_NS
+    """The time in which an owner must acknowledge a delivery: a base time, and a time for each chunk of the largest
+    frame, at 16 KiB/s."""
 
 
 SERVER_TUNING = ServerTuning()

@@ -175,24 +175,24 @@ class Lifecycle:
 
     # -- shares
 
-    def reassign_idle(self, file: SharedFile, idle: list[str]) -> None:
-        """Reassign the shares of clients that make no progress, if other clients can take the shares.
+    def reassign_shares_of(self, file: SharedFile, owners: list[str]) -> None:
+        """Reassign the shares of owners that make no progress, if other clients can take the shares.
 
         Nothing is reassigned while clients are awaited.
 
         Args:
             file: the file.
-            idle: names of the clients that make no progress.
+            owners: the names of the owners that make no progress; the list may be empty.
         """
-        keep = [name for name in self.accepting_clients(file) if name not in idle]
-        preferred = [name for name in self.accepting_clients(file, only_with_uplink=True) if name not in idle]
-        if not idle or not preferred or self.awaited:
+        keep = [name for name in self.accepting_clients(file) if name not in owners]
+        preferred = [name for name in self.accepting_clients(file, only_with_uplink=True) if name not in owners]
+        if not owners or not preferred or self.awaited:
             return
         given = file.shares.reassign(keep, preferred)
         self._work.emit(effects.SaveFile(file.record))
-        for name in idle:
+        for name in owners:
             self._work.emit(effects.ShareReassigned(file.file_id, file.manifest.name, name))
-        self._send_assignments(file, [*given, *idle])
+        self._send_assignments(file, [*given, *owners])
 
     def _reassign_orphaned(self, file: SharedFile) -> list[str]:
         """During seeding, reassign unheld shares whose owner has left, is unreachable or declined the file.

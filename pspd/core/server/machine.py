@@ -167,8 +167,8 @@ class ServerMachine:
         if self._awaits_until is not None and self._awaits_until <= now:
             self._awaits_until = None
             self.lifecycle.stop_awaiting()
-        for file, idle in self._monitor.find_idle_owners(now):
-            self.lifecycle.reassign_idle(file, idle)
+        for file, owners in self._monitor.find_owners_without_progress(now):
+            self.lifecycle.reassign_shares_of(file, owners)
         self.deliveries.handle_timeout(now)
         self._broadcasts.handle_timeout(now)
         self._forwarder.handle_timeout(now)

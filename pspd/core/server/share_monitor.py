@@ -22,7 +22,7 @@ class Progress(NamedTuple):
         session: the number of the owner's session.
         request_number: the number of the owner's latest request or report about the file; 0 if there is none.
         delivery_number: the number of the oldest delivery in flight to the owner; 0 if there is none.
-        delivery_since: the time of the first snapshot in a row with this delivery, in nanoseconds.
+        delivery_since: the time since which every snapshot of this session has shown this delivery, in nanoseconds.
     """
 
     session: int
@@ -50,7 +50,7 @@ class ShareMonitor:
     _watched: dict[FileId, tuple[SharedFile, dict[str, Progress]]] = field(default_factory=dict)
 
     def next_timeout(self) -> int | None:
-        """Return when :meth:`find_idle_owners` is due, in nanoseconds; None if no file is watched."""
+        """Return when :meth:`find_owners_without_progress` is due, in nanoseconds; None if no file is watched."""
         return self._timers.next_deadline()
 
     def watch(self, file: SharedFile, now: int) -> None:
@@ -60,24 +60,24 @@ class ShareMonitor:
             file: the file, which is in seeding.
             now: the time, in nanoseconds.
         """
-        self._compare(file, {}, now)
+        self._take_snapshots(file, {}, now)
 
-    def find_idle_owners(self, now: int) -> list[tuple[SharedFile, list[str]]]:
+    def find_owners_without_progress(self, now: int) -> list[tuple[SharedFile, list[str]]]:
         """Take the snapshots that are due. Return the names of the owners that made no progress, by file.
 
-        The result is empty if the call comes late, because then the delay may be the server's.
+        If the call comes late, return no owners, because then the server itself may have delayed them.
         """
         late_ns = now - (self._timers.next_deadline() or now)
         found = []
         for file_id in self._timers.expired(now):
             file, previous = self._watched.pop(file_id)
             if file.phase is Phase.SEEDING:
-                idle = self._compare(file, previous, now)
+                without_progress = self._take_snapshots(file, previous, now)
                 if late_ns < self._tuning.loop_lag_ns:
-                    found.append((file, idle))
+                    found.append((file, without_progress))
         return found
 
-    def _compare(self, file: SharedFile, previous: dict[str, Progress], now: int) -> list[str]:
+    def _take_snapshots(self, file: SharedFile, previous: dict[str, Progress], now: int) -> list[str]:
         """Take a snapshot of each connected owner that does not hold all its shares, and set the timer of the next.
 
         An owner has made no progress if it sent no request or report since the previous snapshot of the same session,
@@ -93,8 +93,9 @@ class ShareMonitor:
         """
         tuning = self._tuning
         share_chunks = -(-file.manifest.chunk_count // max(1, file.manifest.share_count))
-        delivery_ns = tuning.share_ns + tuning.share_ns_per_chunk * min(share_chunks, self._pending.fetch_chunks_max)
-        idle: list[str] = []
+        frame_chunks_max = min(share_chunks, self._pending.fetch_chunks_max)
+        delivery_ns = tuning.share_delivery_ns + tuning.share_delivery_ns_per_chunk * frame_chunks_max
+        without_progress: list[str] = []
         snapshots: dict[str, Progress] = {}
         self._watched[file.file_id] = file, snapshots
         for member in filter(None, map(self._sessions.members.get, file.shares.unheld_owners())):
@@ -105,7 +106,8 @@ class ShareMonitor:
                     progress = progress._replace(delivery_since=last.delivery_since)
                 is_stuck = progress.delivery_number != 0 and now - progress.delivery_since >= delivery_ns
                 if last.request_number == progress.request_number or is_stuck:
-                    idle.append(member.name)
+                    without_progress.append(member.name)
             snapshots[member.name] = progress
-        self._timers.set(file.file_id, now + tuning.share_ns + tuning.share_ns_per_member * len(self._sessions.members))
-        return idle
+        interval_ns = tuning.share_check_ns + tuning.share_check_ns_per_member * len(self._sessions.members)
+        self._timers.set(file.file_id, now + interval_ns)
+        return without_progress

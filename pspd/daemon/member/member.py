@@ -27,7 +27,7 @@ LEAVE_SECONDS = 1.0
 RENEWALS_PER_LEASE = 4
 REJOIN_SECONDS_MIN = 0.1
 REJOIN_SECONDS_MAX = 2.0
-"""Bounds of the delay before a member joins again, before jitter."""
+"""Bounds of the delay until a member joins again, without jitter."""
 STABLE_SESSION_SECONDS = 30.0
 """A session of at least this length resets the delay. Until then, the delay doubles from attempt to attempt."""
 
@@ -96,14 +96,14 @@ class MemberDaemon:
         storage: the store of the member's files.
         source: whether the member is a source, which holds one file and requests none.
         faults: the faults to inject into received datagrams; None for none.
-        hooks: the work of the disk store besides storing chunks.
+        hooks: the functions that unpack a finished file, report it as finished, and find external changes of files.
 
     Attributes:
         name: the member's name.
         session_number: the number of the member's last session; 0 before the first one and after ``leave``.
         ready: set when data can flow for the first time, and never cleared.
         client: the client of the control API.
-        files: the reconciler of the member's files.
+        reconciler: the reconciler of the member's files.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class MemberDaemon:
         self.ready = asyncio.Event()
         self.client = MemberClient(None, route.server, blake3_digest)
         self._reports = Reports(name, self.client)
-        self.files = FileReconciler(name, storage, self._reports, hooks, self._on_store_failure, faults)
+        self.reconciler = FileReconciler(name, storage, self._reports, hooks, self._on_store_failure, faults)
         self._route = route
         self._instance_id = instance_id
         self._storage = storage
@@ -135,7 +135,8 @@ class MemberDaemon:
         """Join, and stay a member until the server asks the member to stop or ``leave`` is called; rejoin if needed.
 
         Args:
-            connect_seconds: how long to try to join for the first time, and then how long to wait until data can flow.
+            connect_seconds: how long to try to join, and then to wait until data can flow. After data has flowed once,
+                there is no limit.
             on_ready: called once, when data can flow.
 
         Raises:
@@ -182,9 +183,11 @@ class MemberDaemon:
             backoff: the delays between attempts after the first session with data.
             seconds_max: how long to try, if data has never flowed; otherwise None, for no limit.
         """
-        is_first = seconds_max is not None
-        logged: set[type[PspError]] = set() if is_first else {Unreachable, TimedOut}  # the loss has been logged
-        pauses = RejoinBackoff(Random()) if is_first else backoff  # a late start of the server does not delay rejoins
+        before_first_data = seconds_max is not None
+        logged: set[type[PspError]] = (
+            set() if before_first_data else {Unreachable, TimedOut}
+        )  # the loss has been logged
+        pauses = RejoinBackoff(Random()) if before_first_data else backoff  # rejoins begin with short pauses
         policy = RetryPolicy(pauses.next_seconds, seconds_max)
         policy.note_lost()
 
@@ -204,8 +207,10 @@ class MemberDaemon:
                 case _:
                     log.warning("%s: the server refused it; trying again: %s", self.name, error)
 
-        session = await self.join_retrying(policy, RETRY_ERRORS if is_first else (PspError,), log_each_kind_once)
-        if not is_first:
+        session = await self.join_retrying(
+            policy, RETRY_ERRORS if before_first_data else (PspError,), log_each_kind_once
+        )
+        if not before_first_data:
             log.info("%s: joined again", self.name)
         return session
 
@@ -241,7 +246,7 @@ class MemberDaemon:
             PspError: the server cannot be reached, or refuses the member.
         """
         try:
-            await self.files.reverify()
+            await self.reconciler.reverify()
         except StorageError:
             if self._source:
                 raise
@@ -250,13 +255,13 @@ class MemberDaemon:
         held = {} if self._source else self._storage.known()
         port = 0
         if not (await self.client.parameters()).kept_links:  # each transfer has its own connection
-            port = self.files.plane.listen(family_of(address))
+            port = self.reconciler.plane.listen(family_of(address))
         session = await self.client.join(
             self.name, self._instance_id, source=self._source, delivery_port=port, held=held
         )
         self.session_number = session.number
-        self.files.begin_session()
-        self.files.plane.join(session.number, (address[0], session.data_port), session.parameters)
+        self.reconciler.begin_session()
+        self.reconciler.plane.join(session.number, (address[0], session.data_port), session.parameters)
         return session
 
     async def run_session(self, session: Session, path_seconds: float | None = None) -> None:
@@ -274,40 +279,41 @@ class MemberDaemon:
         """
         try:
             await first_of(
-                self._attend(session),
+                self._follow_instructions(session),
                 self._watch_path(path_seconds),
                 self._renew(session),
                 self._reports.send(session.number),
-                self.files.retry_declined(),
-                self.files.watch_finished(),
-                self.files.log_reception(),
+                self.reconciler.retry_declined(),
+                self.reconciler.watch_finished(),
+                self.reconciler.log_reception(),
                 self._end_for_reverification(),
                 asyncio.shield(self._store_failure),
             )
         finally:
-            self.files.plane.leave()
+            self.reconciler.plane.leave()
 
     async def _watch_path(self, path_seconds: float | None) -> None:
         """Wait until data can flow, unless `path_seconds` is None; call `on_ready` the first time. Never return."""
         if path_seconds is not None:
-            await self.files.plane.wait_for_data_path(path_seconds)
+            await self.reconciler.plane.wait_for_data_path(path_seconds)
             if not self.ready.is_set():
                 self.ready.set()
                 self._on_ready()
         await asyncio.get_running_loop().create_future()
 
-    async def _attend(self, session: Session) -> None:
+    async def _follow_instructions(self, session: Session) -> None:
+        """Follow the server's instructions; raise SessionEnded when the server ends the session, Stopped if it asks."""
         async with contextlib.aclosing(self.client.attend(session.number)) as events:
             async for event in events:
                 match event:
                     case Assign(_, manifest, shares, exchange_started, division):
-                        self.files.take(manifest, shares, exchange_started, division)
+                        self.reconciler.take(manifest, shares, exchange_started, division)
                     case StartExchange(_, file_id):
-                        self.files.start_exchange(file_id)
+                        self.reconciler.start_exchange(file_id)
                     case VerifyFile(_, file_id):
-                        self.files.require_reverification(file_id)
+                        self.reconciler.require_reverification(file_id)
                     case RemoveFile(_, file_id):
-                        self.files.drop(file_id)
+                        self.reconciler.drop(file_id)
                     case EndSession(_, reason, cause):
                         raise SessionEnded(reason, cause)
                     case None:  # STOP_ASKED
@@ -323,7 +329,7 @@ class MemberDaemon:
                 log.debug("%s: the server did not answer a renewal", self.name)
 
     async def _end_for_reverification(self) -> None:
-        await self.files.reverification_needed.wait()
+        await self.reconciler.reverification_needed.wait()
         raise ReverificationNeeded("a file may have changed: it is verified again")
 
     async def leave(self) -> None:
@@ -337,7 +343,7 @@ class MemberDaemon:
     def close(self) -> None:
         """Close sockets and files."""
         self._store_failure.cancel()
-        self.files.close()
+        self.reconciler.close()
 
     def _on_store_failure(self, error: PspError) -> None:
         if not self._store_failure.done():
