@@ -21,9 +21,9 @@ from pspd.core.server.shared_file import SharedFile
 from pspd.core.wire.datagrams import DATAGRAM_BYTES_MAX, Broadcast, decode_datagram
 from pspd.sim.hosts import Client
 from pspd.sim.network import VirtualNetwork
+from pspd.sim.network_state import SERVER
 from pspd.sim.observer import Observer
 from pspd.sim.seeding import Seeding
-from pspd.sim.timeline import SERVER
 from pspd.store.files.memory import MemoryStore
 
 FILE_CHECK_STEPS = 64

@@ -13,7 +13,7 @@ from pspd.core.model.manifest import FileId
 from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 from pspd.core.server.machine import ServerMachine
 from pspd.sim.hosts import Client, Connection
-from pspd.sim.timeline import SERVER, Timeline
+from pspd.sim.network_state import SERVER, NetworkState
 
 CALL_RETRY_NS = SECOND_NS
 """The time between two attempts to send a call or an event, in nanoseconds; for Join, the mean time."""
@@ -27,7 +27,7 @@ RENEWALS_PER_LEASE = 4
 class ControlPlane:
     """Carries control calls and events, opens and closes links, and acts on events as the client daemon does."""
 
-    def __init__(self, network: Timeline) -> None:
+    def __init__(self, network: NetworkState) -> None:
         self._network = network
 
     # -- sessions

@@ -11,8 +11,8 @@ from pspd.core.wire.frames import FRAME_BYTES, Frame
 from pspd.errors import PspError, StorageError
 from pspd.sim.control import ControlPlane
 from pspd.sim.hosts import Client, Connection
+from pspd.sim.network_state import SERVER, NetworkState
 from pspd.sim.paths import Pipe
-from pspd.sim.timeline import SERVER, Timeline
 
 SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
 """How many bytes the kernels of both ends buffer for one connection. The last delivery may exceed this number."""
@@ -45,7 +45,7 @@ class DataPlane:
         downlink: the server's receiving direction.
     """
 
-    def __init__(self, network: Timeline, control: ControlPlane, server_rate: int) -> None:
+    def __init__(self, network: NetworkState, control: ControlPlane, server_rate: int) -> None:
         self.uplink, self.downlink = Pipe(server_rate), Pipe(server_rate)
         self._network = network
         self._control = control

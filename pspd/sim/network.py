@@ -18,14 +18,14 @@ from pspd.sim.content import Content
 from pspd.sim.control import ControlPlane
 from pspd.sim.data_plane import DataPlane
 from pspd.sim.hosts import Client, Connection, HostConditions
+from pspd.sim.network_state import NetworkState
 from pspd.sim.observer import Observer
-from pspd.sim.timeline import Timeline
 
 CONNECTION_TIMEOUT_NS = 15 * SECOND_NS
 """The time from the start of a partition until the connections end, in nanoseconds."""
 
 
-class VirtualNetwork(Timeline):
+class VirtualNetwork(NetworkState):
     """A server, its clients and the paths between them.
 
     Args:

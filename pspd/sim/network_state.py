@@ -1,4 +1,4 @@
-"""The timeline of a virtual network: time, hosts and sessions, and when each host acts."""
+"""The state of a virtual network: its clock, hosts and sessions, and the actions that are scheduled on them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SERVER: Address = ("server", 1)
 Action = Callable[..., object]
 
 
-class Timeline:
-    """The time, hosts and sessions of a virtual network, which the control plane and the data plane use.
+class NetworkState:
+    """The clock, hosts and sessions of a virtual network, which the control plane and the data plane use.
 
     Args:
         parameters: the protocol's parameters.
