@@ -88,7 +88,7 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Attend(self, request, context):
-        """Streams instructions to the member. The first message is sent at once.
+        """Streams events to the member. The first message is sent at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -172,8 +172,8 @@ def event_text(event: effects.ServerEvent) -> str:
             return f"{name} is gone: {reason}"
         case effects.DuplicateRefused(name, refused, present):
             return (
-                f"{name}: refused a second client with its identity at {refused or 'an unknown address'}, as the one at"
-                f" {present or 'an unknown address'} is connected: if its folder was copied, give one another --name"
+                f"{name}: refused a second client with its identity at {refused or 'an unknown address'}: the one at"
+                f" {present or 'an unknown address'} is connected. If its folder was copied, give one a new --name"
             )
         case effects.ReachabilityChanged(name, reachable):
             if reachable:
