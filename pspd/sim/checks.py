@@ -282,7 +282,7 @@ class Checks(Observer):
 
     def _check_waiters(self, server: ServerMachine, file: SharedFile) -> None:
         unflushed = RangeSet(fetch.span for fetch in server.deliveries.batches.get(file, ()))
-        for state in server.demand.of_file(file.file_id).waiting:
+        for state in server.demand.of_file(file.file_id).wanting:
             member = state.member
             if member.has_data_path and state.window_left_chunks > 0 and state.requester.quota_used_chunks == 0:
                 for start, stop in state.wanted.difference(unflushed):

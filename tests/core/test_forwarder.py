@@ -91,7 +91,7 @@ class TestStragglers:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
         bench.ask(a, file, (3, 6))
-        for _ in range(SERVER_TUNING.straggler_rounds * len(bench.demand(file).waiting)):
+        for _ in range(SERVER_TUNING.straggler_acks * len(bench.demand(file).wanting)):
             note_ack(bench.state(b, file))
         assert bench.demand(file).is_wanted(3, 6)
         note_ack(bench.state(b, file))
@@ -104,7 +104,7 @@ class TestStragglers:
         a, b = bench.join("a"), bench.join("b")
         file = bench.exchange("f", 6)
         bench.state(a, file)
-        for _ in range(10 * SERVER_TUNING.straggler_rounds):
+        for _ in range(10 * SERVER_TUNING.straggler_acks):
             note_ack(bench.state(b, file))
         bench.ask(a, file, (3, 6))
         assert bench.demand(file).is_wanted(3, 6)

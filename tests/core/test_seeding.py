@@ -167,7 +167,7 @@ class TestSeeding:
         bench.reach(a, file, Milestone.SHARE_HELD)
         assert file.phase is Phase.SEEDED
         bench.live(SECOND_NS)
-        assert (len(bench.fetches(file)), bench.demand(file).waiting, bench.server.cache.used_chunks) == (0, {}, 0)
+        assert (len(bench.fetches(file)), bench.demand(file).wanting, bench.server.cache.used_chunks) == (0, {}, 0)
         assert bench.asked("a") == []
 
     def test_contribution_in_progress_is_awaited(self) -> None:

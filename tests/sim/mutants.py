@@ -110,10 +110,10 @@ def deliver_to_one_waiter(patch: pytest.MonkeyPatch) -> None:
 
     def to_the_first(self: Any, file: Any) -> int:
         demand = self._demand.of_file(file.file_id)
-        waiting = demand.waiting
-        demand.waiting = dict.fromkeys(list(waiting)[:1])
+        wanting = demand.wanting
+        demand.wanting = dict.fromkeys(list(wanting)[:1])
         delivery_count = flush(self, file)
-        demand.waiting = {state: None for state in waiting if state.wanted}
+        demand.wanting = {state: None for state in wanting if state.wanted}
         return delivery_count
 
     patch.setattr(Deliveries, "flush", to_the_first)

@@ -322,7 +322,7 @@ class Download:
 
     @property
     def _step_chunks(self) -> int:
-        """The number of chunks that arrive between two requests.
+        """The number of chunks after which the next request is sent, even if requested chunks are outstanding.
 
         It depends on the window in the last request, because the server sends no more, even if the window has grown.
         """

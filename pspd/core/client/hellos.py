@@ -68,14 +68,11 @@ class Hellos:
 
         Before the first answer, the first ``hellos_without_backoff`` timeouts have no backoff.
         """
-        is_first = self.rtt.srtt_ns == 0 and self.rtt.timeout_count < self._tuning.hellos_without_backoff
-        return self.rtt.timeout_ns(self._random, 0 if is_first else None)
+        is_early = self.rtt.srtt_ns == 0 and self.rtt.timeout_count < self._tuning.hellos_without_backoff
+        return self.rtt.timeout_ns(self._random, 0 if is_early else None)
 
     def detect_downlink_loss(self, now: int) -> bool:
-        """Mark the downlink as lost if no datagram has arrived for too long; return whether it was not marked before.
-
-        Return False if a datagram has arrived in time.
-        """
+        """Mark the downlink as lost if no datagram has arrived for too long; return whether this call marked it."""
         tuning = self._tuning
         limit_ns = max(tuning.downlink_timeout_ns, tuning.hellos_per_downlink_timeout * self.interval_ns)
         if now - self._received_at < limit_ns:

@@ -148,8 +148,8 @@ class ClientMachine:
         """
         assert self._parameters is not None, "files are assigned within a session"
         download = self.downloads.get(manifest.file_id)
-        is_new = download is None or download.manifest != manifest  # another division has other units
-        if download is None or is_new or download.stage is Stage.DECLINED:
+        # A manifest with another share count has other units, so the download begins again.
+        if download is None or download.manifest != manifest or download.stage is Stage.DECLINED:
             srtt_ns = self.hellos.rtt.srtt_ns
             download = Download(manifest, held.verified, self._parameters, self._tuning, self._random, srtt_ns)
             self.downloads[manifest.file_id] = download
@@ -164,7 +164,7 @@ class ClientMachine:
     def exchange_started(self, file_id: FileId, now: int) -> None:
         """Request all missing chunks of a file, because its exchange has started (R5).
 
-        Do nothing if the file is unknown, declined or complete, or already in its exchange.
+        Do nothing if the file is unknown, or its download is in another stage than SHARE or WAITING.
 
         Args:
             file_id: the id of the file.
@@ -246,7 +246,7 @@ class ClientMachine:
     # -- deliveries
 
     def delivery_started(self, frame: Frame, origin: str) -> bool:
-        """Check the head of a frame from the server; count the frame as dropped if it is not wanted.
+        """Check the head of a frame from the server; drop the frame if its payload must not be stored.
 
         Args:
             frame: the head of the frame.
@@ -355,7 +355,7 @@ class ClientMachine:
             self._effects += map(Contribute, frames)
 
     def connection_dropped(self, reason: DropReason, origin: str) -> None:
-        """Count a dropped input: a TCP connection that the driver closes because of invalid input or a limit.
+        """Count and report a TCP connection that the driver closes because of invalid input or a limit.
 
         Args:
             reason: the reason for closing the connection.

@@ -11,7 +11,7 @@ from pspd.core.model.manifest import FileId, Manifest
 class Phase(Enum):
     """The phases of a file at the server.
 
-    An ANNOUNCED file is not yet divided. A SEEDED file waits until its exchange may start. A REMOVED file is forgotten
+    An ANNOUNCED file is not yet divided. A SEEDED file waits until its exchange may start. A REMOVED file is deleted
     when its last byte has left the cache.
     """
 

@@ -28,7 +28,7 @@ class Parameters:
 
     Attributes:
         profile: the name of the profile.
-        frame_chunks: the most chunks in one broadcast range, one contribution or one delivery.
+        frame_chunks: the most chunks in one fetch, one contribution or one delivery.
         window_min_chunks: the smallest window, in chunks.
         window_max_chunks: the largest window, in chunks.
         request_ranges: the most ranges in one request.

@@ -13,7 +13,8 @@ class Terms:
     """The terms that a source states when it announces a file.
 
     Attributes:
-        replica_count: the number of clients that must hold each share before the file is seeded; R1 requires one.
+        replica_count: the number of clients that must hold each share before the file is seeded, or all clients that
+            accept the file if they become fewer; R1 requires one.
         source_stays: whether the source stays until :data:`SAFE_HOLDERS` clients hold each chunk, or until the file is
             complete. If not, the source leaves when the file is seeded.
     """

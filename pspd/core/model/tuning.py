@@ -117,8 +117,8 @@ class ServerTuning:
     next call continues it with the next file."""
     shares_skipped_max: int = 8
     """The number of shares without an available holder that a request may skip before it waits."""
-    straggler_rounds: int = 6
-    """A client becomes a straggler when the waiting clients of a file have sent more than this number of
+    straggler_acks: int = 6
+    """A client becomes a straggler when the clients that want chunks of a file have sent more than this number of
     acknowledgements each, on average, since the client's own last one."""
     deferral_budget_divisor: int = 3
     """The deferral budget is the time for which a file's fetches may be deferred for slower clients. It grows by the

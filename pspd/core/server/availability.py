@@ -24,7 +24,7 @@ class Availability:
 
     Attributes:
         held: the chunks that each connected member holds, by the member's name.
-        sources: names of the connected sources of the file; each holds the whole file while it is connected.
+        sources: names of the connected sources of the file.
         unreachable: names of the connected members that are unreachable.
         available: the chunks with at least one reachable holder.
     """
@@ -64,7 +64,7 @@ class Availability:
             name: the member's name.
             ranges: the ranges that have arrived.
         """
-        is_new = False
+        found_available = False
         held = self.held.setdefault(name, RangeSet())
         arrived = self._arrived.setdefault(name, RangeSet())
         for start, stop in ranges:
@@ -73,8 +73,8 @@ class Availability:
             held.add(*units)
             if name not in self.unreachable and not self.available.covers(*units):
                 self.available.add(*units)
-                is_new = True
-        if is_new:
+                found_available = True
+        if found_available:
             self._mark_supplied()
 
     def add_whole_file(self, name: str) -> None:
@@ -82,7 +82,7 @@ class Availability:
         self.add_arrived(name, [(0, self._manifest.chunk_count)])
 
     def add_source(self, name: str) -> None:
-        """Add a connected source of the file. The source holds every chunk while it is connected."""
+        """Add a connected source of the file, which holds every chunk."""
         self.sources[name] = None
         self.add_whole_file(name)
         self._mark_supplied()
@@ -122,7 +122,7 @@ class Availability:
         self.sources.pop(name, None)
 
     def mark_unreachable(self, name: str) -> None:
-        """Note that a member is unreachable: chunks that no other member holds are no longer available."""
+        """Note that a member is unreachable: chunks that no reachable member holds are no longer available."""
         if name not in self.unreachable:
             self.unreachable.add(name)
             self._remove_available(self.held[name])
@@ -151,7 +151,7 @@ class Availability:
         self._work.mark_changed(self._manifest.file_id)
 
     def _mark_supplied(self) -> None:
-        self._work.mark_waiters(self._manifest.file_id)
+        self._work.mark_servable(self._manifest.file_id)
         self._work.mark_changed(self._manifest.file_id)
 
     # -- reading
@@ -174,10 +174,10 @@ class Availability:
         return self.available.chunk_count == self._manifest.chunk_count
 
     def missing_ranges(self) -> list[tuple[Range, str]]:
-        """Return the ranges that are not available, each with the name of its last known holder.
+        """Return the ranges that are not available, each with the name of a member that held it last.
 
-        This holder is unreachable, or has left. It may have returned without the range. The name is empty if no such
-        holder is known.
+        This is an unreachable member if there is one. Otherwise it is the client that left last; it may have returned
+        without the range. The name is empty if no such member is known.
         """
         found = []
         lost = {**self._departed, **{name: self.held[name] for name in sorted(self.unreachable)}}

@@ -71,7 +71,7 @@ class Broadcasts:
 
         A fetch without an answer waits longer while its holder answers earlier fetches. Otherwise it is broadcast
         again. It is abandoned instead after ``fetch_tries_max`` broadcasts, if no client wants its chunks, or if no
-        reachable member holds any of them. If a contribution takes too long, the sender's link is closed.
+        reachable member holds any of them. If a contribution takes too long, the sender's link, if any, is closed.
         """
         for fetch in self._pending.expired(now):
             if fetch.sender_session is not None:
@@ -81,7 +81,7 @@ class Broadcasts:
                 self._pending.restart_timer(fetch, now)
             elif fetch.tries >= self._tuning.fetch_tries_max or not self._is_wanted_and_held(fetch):
                 self._pending.abandon(fetch)
-                self._work.mark_waiters(fetch.file.file_id)
+                self._work.mark_servable(fetch.file.file_id)
             else:
                 if fetch.tries > 0:
                     fetch.file.traffic.count_retransmit()
@@ -104,7 +104,7 @@ class Broadcasts:
         self._pacer.start_pause(datagram_count, now)
 
     def _sort_and_merge(self, file: SharedFile, fetches: list[Fetch]) -> list[Fetch]:
-        """Sort fetches by their chunks, cyclically from the first fetch on. Merge adjacent ones. Return the result."""
+        """Sort fetches by their chunks, cyclically from the first fetch on. Merge them where possible. Return them."""
         first = fetches[0].start
         fetches.sort(key=lambda fetch: (fetch.start - first) % file.manifest.chunk_count)
         merged: list[Fetch] = []
@@ -119,7 +119,7 @@ class Broadcasts:
         """Return whether two fetches can be merged.
 
         They must be adjacent, name the same holder, and never have been broadcast. The merged range must fit into one
-        delivery, even to a client with the smallest window.
+        fetch, and into one delivery to a client with the smallest window.
         """
         chunks_max = min(self._pending.fetch_chunks_max, frame_chunks_max(self._parameters.window_min_chunks))
         return (

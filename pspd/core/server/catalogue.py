@@ -59,16 +59,16 @@ class Catalogue:
     def needed_from(self, names: Collection[str]) -> list[tuple[SharedFile, RangeSet]]:
         """Return, for each file, the available chunks that only these clients hold and that other clients may need.
 
-        The result omits a file if it is not divided, or if only these clients hold none of its chunks. It also omits a
-        file that others do not need: every other reachable client that accepts it has it. If no other reachable client
-        accepts it, others need it only if it is not complete, or if another client has declined it.
+        The result omits a file that is not divided, and a file without such chunks. It also omits a file that every
+        other reachable client has, except clients that declined it. If no other reachable client accepts the file, the
+        result omits the file only if it is complete and no other client has declined it.
         """
         found = []
         for file in self.files.values():
             rest = [name for name in self._lifecycle.accepting_clients(file) if name not in names]
-            have_others = bool(rest) and file.recipients.all_complete(rest)
+            others_have_file = bool(rest) and file.recipients.all_complete(rest)
             may_be_needed = not file.is_complete or not file.recipients.decline_reasons.keys() <= set(names)
-            if file.is_divided and may_be_needed and not have_others:
+            if file.is_divided and may_be_needed and not others_have_file:
                 found.append((file, file.availability.held_only_by(names)))
         return [(file, lost) for file, lost in found if lost]
 
@@ -152,7 +152,7 @@ class Catalogue:
         return member
 
     def source_returned(self, file: SharedFile, session: int, now: int) -> None:
-        """Note that a source announced a divided file again: while the source is connected, it holds every chunk.
+        """Note that a source announced a divided file again, and that the source holds every chunk of the file.
 
         Args:
             file: the file.
@@ -217,7 +217,7 @@ class Catalogue:
             now: the time, in nanoseconds.
 
         Raises:
-            NotFound: the file is unknown, not divided or removed, or the report is about an earlier division.
+            NotFound: the file is unknown, removed or not yet divided, or the report is about an earlier division.
             WrongState: the session is a source's.
             SessionUnknown: the session is unknown, or must end because the report's request number is too high.
         """
@@ -256,7 +256,7 @@ class Catalogue:
             still_holds: whether the client still sends the chunks that it holds.
 
         Raises:
-            NotFound: the file is unknown, not divided or removed, or the report is about an earlier division.
+            NotFound: the file is unknown, removed or not yet divided, or the report is about an earlier division.
             WrongState: the session is a source's.
             SessionUnknown: the session is unknown.
         """

@@ -137,8 +137,8 @@ class Contributions:
     def recheck_cached(self, file: SharedFile, ranges: Iterable[Range]) -> None:
         """Verify the cached units of chunks that a client received and requests again. Drop wrong and partial units.
 
-        The client may have found the chunks corrupt: a unit that arrives in parts is not verified on arrival. If a unit
-        is wrong, the known senders of its parts no longer count as its holders, and must verify the file.
+        The client may have found the chunks corrupt, because the server did not verify units that it received in parts.
+        If a unit is wrong, the known senders of its parts no longer count as its holders, and must verify the file.
 
         Args:
             file: the file.

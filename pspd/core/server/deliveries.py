@@ -2,7 +2,7 @@
 
 Chunks that are cached when a request arrives are delivered at once. Fetched chunks are delivered to every client that
 wants them, before they can be evicted: at once or, if frames may have several chunks, in a batch with other fetched
-chunks.
+chunks. All this is limited by each client's window and quota.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Deliveries:
             for frame in _cut_into_frames(run, self._parameters.frame_chunks):
                 fan_outs.insert(FanOut(*frame))
         delivered_chunks = 0
-        for state in list(self._demand.of_file(file.file_id).waiting):
+        for state in list(self._demand.of_file(file.file_id).wanting):
             try:
                 delivered_chunks += self._add_deliveries(state, cached, fan_outs, serial if is_measured else 0)
             except Exception as error:  # the error ends only this member's session

@@ -52,7 +52,7 @@ class Demand:
         demand = self._files.get(file_id)
         if demand is None:
             budget = DeferralBudget(self._tuning, self._tuning.deferral_budget_ns_initial)
-            demand = self._files[file_id] = FileDemand(budget, self._tuning.straggler_rounds)
+            demand = self._files[file_id] = FileDemand(budget, self._tuning.straggler_acks)
         return demand
 
     def requester(self, member: Member) -> Requester:
@@ -157,13 +157,13 @@ class Demand:
         return state
 
     def client_declined(self, state: RequestState) -> None:
-        """End the request of a client that declined the file, and presume the deliveries in flight to it lost."""
+        """End the request of a client that declined the file, and presume its deliveries of the file in flight lost."""
         state.presume_lost()
         self.mark_ready(state)
         state.want(RangeSet())
 
     def client_completed(self, state: RequestState) -> None:
-        """End the request of a client that has the complete file. Deliveries to it are no longer in flight."""
+        """End the request of a client that has the complete file. Deliveries of this file are no longer in flight."""
         state.want(RangeSet())
         for number in list(state.in_flight):
             state.remove_in_flight(number)
@@ -182,8 +182,8 @@ class Demand:
                 self.mark_ready(state)
 
     def clear_wanted(self, file_id: FileId) -> None:
-        """End all requests for a file: they want nothing from now on."""
-        for state in list(self.of_file(file_id).waiting):
+        """End all requests for a file: they want nothing until the clients request again."""
+        for state in list(self.of_file(file_id).wanting):
             state.want(RangeSet())
 
     def forget(self, file_id: FileId) -> None:
@@ -226,11 +226,11 @@ class Demand:
 
         Args:
             file_ids: the ids of files. All requests that want chunks of these files are added.
-            sessions: the session numbers of members that may be able to receive again. All their requests are added.
+            sessions: the session numbers of members whose data paths may have opened. All their requests are added.
         """
         first: dict[RequestState, None] = {}
         for file_id in file_ids:
-            first.update(self.of_file(file_id).waiting)
+            first.update(self.of_file(file_id).wanting)
         for session in sessions:
             requester = self._requesters.get(session)
             if requester is not None:
@@ -250,6 +250,6 @@ class Demand:
             for state in requester.states.values():
                 state.check()
         for file_id, demand in self._files.items():
-            for state in demand.waiting:
+            for state in demand.wanting:
                 assert self._sessions.is_current(state.member), "a request of a member that has left"
                 assert state.file.file_id == file_id, "a request of another file"

@@ -1,4 +1,4 @@
-"""The lifecycle of files: begins their phases, and reassigns shares as clients come and go (R1, R2, R10, R12)."""
+"""The lifecycle of files: ends the seeding, starts the exchange, and reassigns shares (R1, R2, R10, R12)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pspd.core.server.work_set import WorkSet
 
 @dataclass(slots=True, eq=False)
 class Lifecycle:
-    """Sends clients their shares, reassigns shares, and takes every file from phase to phase.
+    """Sends clients their shares, reassigns shares, and takes each divided file from phase to phase.
 
     Args:
         _sessions: the members.
@@ -49,7 +49,7 @@ class Lifecycle:
         self.files[file.file_id] = file
 
     def delete(self, file: SharedFile) -> None:
-        """Delete a file with its requests and fetches: they do not apply if the file is announced again."""
+        """Delete a file with its requests and fetches, so that they do not apply if the file is announced again."""
         self.files.pop(file.file_id, None)
         self._demand.forget(file.file_id)
         self._pending.forget(file.file_id)
@@ -77,7 +77,7 @@ class Lifecycle:
         return file.was_restored and bool(self.awaited)
 
     def stop_awaiting(self) -> None:
-        """Report that the awaited clients have left, and mark all files, so that their shares are reassigned (R12)."""
+        """Report that the awaited clients have left. Mark all files, so that these clients lose their shares (R12)."""
         for name in sorted(self.awaited):
             self._work.emit(effects.MemberLeft(name, "it has not come back since the server was restarted"))
         self.awaited.clear()
@@ -111,10 +111,10 @@ class Lifecycle:
         for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.held_at_join):
             self.note_held_at_join(file, member)
             self._work.mark_owners(file.file_id, member.name)
-            self._work.mark_waiters(file.file_id)
+            self._work.mark_servable(file.file_id)
 
     def note_held_at_join(self, file: SharedFile, member: Member) -> None:
-        """Note which chunks of a file a member reported when it joined, and whether it is complete and reachable now.
+        """Note what a member reported about a file when it joined, and whether the member is reachable now.
 
         Args:
             file: the file.
@@ -176,9 +176,9 @@ class Lifecycle:
     # -- shares
 
     def reassign_shares_of(self, file: SharedFile, owners: list[str]) -> None:
-        """Reassign the shares of owners that make no progress, if other clients can take the shares.
+        """Reassign the unheld shares of owners that make no progress.
 
-        Nothing is reassigned while clients are awaited.
+        Do nothing if no other client can get shares, or while clients are awaited.
 
         Args:
             file: the file.
@@ -244,7 +244,7 @@ class Lifecycle:
         if not file.is_divided:
             return
         if file.phase is Phase.SEEDING and file.shares.all_held and not self._forwarder.drain(file):
-            # ``_end_seeding`` marks the file for another review. If it ends the source's session, that happens first.
+            # ``_end_seeding`` marks the file for another review, before which the source's session ends if it must.
             self._end_seeding(file)
             return
         if file.phase is Phase.SEEDED and not file.held_back:

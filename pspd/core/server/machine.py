@@ -53,7 +53,7 @@ class ServerMachine:
         seed: the seed for the jitter of timeouts and the choice of holders. Equal seeds, inputs and session numbers
             give equal effects.
         draw_session: the function that returns a random 64-bit number for a new session. Only this number authenticates
-            a member, so it must come from a cryptographic source: the numbers of a seeded generator are predictable.
+            a member, so it must come from a cryptographic source. The numbers of a seeded generator are predictable.
         tuning: the timeouts, pacing and limits.
         allocate: the function that allocates the memory of the cache.
 
@@ -83,7 +83,7 @@ class ServerMachine:
         self.parameters = parameters
         self.cache = cache = Cache(1 if cache_chunks is None else cache_chunks, allocate)
         self._cache_grows_with_clients = cache_chunks is None
-        self._awaits_until: int | None = None
+        self._awaiting_ends_at: int | None = None
         random = Random(seed + 1)
         self._work = work = WorkSet()
         self.drop_counts = work.drop_counts
@@ -133,8 +133,8 @@ class ServerMachine:
             if file is not None:
                 self.lifecycle.review(file)
                 self._end_marked_sessions()
-        waiter_files = [file_id for file_id, _ in drain(work.waiter_files)]
-        self.demand.mark_ready_first(waiter_files, [session for session, _ in drain(work.data_path_sessions)])
+        servable_files = [file_id for file_id, _ in drain(work.servable_files)]
+        self.demand.mark_ready_first(servable_files, [session for session, _ in drain(work.data_path_sessions)])
 
     def _end_marked_sessions(self) -> None:
         for session, (reason, cause, error) in drain(self._work.endings):
@@ -152,7 +152,7 @@ class ServerMachine:
             self.deliveries.next_timeout(),
             self._monitor.next_timeout(),
             self.sessions.next_timeout(),
-            self._awaits_until,
+            self._awaiting_ends_at,
         )
 
     def handle_timeout(self, now: int) -> None:
@@ -164,8 +164,8 @@ class ServerMachine:
         for session in self.sessions.expired_leases(now):
             self._end_session(self.sessions.get(session), "its lease ran out", EndCause.LEASE_EXPIRED)
         self.sessions.expire_reachability(now)
-        if self._awaits_until is not None and self._awaits_until <= now:
-            self._awaits_until = None
+        if self._awaiting_ends_at is not None and self._awaiting_ends_at <= now:
+            self._awaiting_ends_at = None
             self.lifecycle.stop_awaiting()
         for file, owners in self._monitor.find_owners_without_progress(now):
             self.lifecycle.reassign_shares_of(file, owners)
@@ -177,12 +177,13 @@ class ServerMachine:
         """Restore the state that was saved before a restart. Call this before any other method.
 
         Args:
-            records: the records of all files, oldest first.
-            clients: the names of the clients that were connected. The machine waits some time for their return.
+            records: the records of all divided files, oldest first.
+            clients: the names of the clients that were connected before the restart. The machine waits some time for
+                their return.
             now: the time, in nanoseconds.
         """
         self.catalogue.restore(records, clients, now)
-        self._awaits_until = now + self.sessions.restore(clients)
+        self._awaiting_ends_at = now + self.sessions.restore(clients)
 
     # -- membership
 
@@ -205,7 +206,7 @@ class ServerMachine:
             now: the time, in nanoseconds.
             is_source: whether the member is a source.
             delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
-            held: the chunks that the member holds, by file.
+            held: the chunks that the member holds, by the id of the file.
             peer: the address from which the member makes its control calls, for messages; empty if unknown.
 
         Raises:
@@ -213,7 +214,7 @@ class ServerMachine:
             NameTaken: a connected member with another identity has the name.
             DuplicateInstance: another machine has the same identity and is still active.
             LimitReached: there are too many members, all members together hold too many ranges, or there is not enough
-                memory for one chunk per client.
+                memory for one chunk per client. If the member was connected, its old session has ended.
         """
         self._work.set_time(now)
         present = self.sessions.validate_join(name, instance_id, delivery_port, peer, now)
@@ -231,7 +232,7 @@ class ServerMachine:
         return member
 
     def member_left(self, session: int, reason: str, now: int, cause: EndCause = EndCause.LEFT) -> None:
-        """End the session of a member that has left. Do nothing if the session is unknown.
+        """End a session, because the member has left, or for another cause. Do nothing if the session is unknown.
 
         Args:
             session: the member's session number.
@@ -312,7 +313,7 @@ class ServerMachine:
         self._cache_grows_with_clients = False
         self.cache.resize(capacity_chunks)
         for file in self.lifecycle.files.values():
-            self._work.mark_waiters(file.file_id)
+            self._work.mark_servable(file.file_id)
         self._work.mark_serving_due()
 
     # -- datagrams
@@ -372,6 +373,8 @@ class ServerMachine:
     def contribution_received(self, reception: Reception, now: int) -> None:
         """Handle the complete payload of a contribution, which is in the reception's memory.
 
+        An internal error ends the sender's session. It is raised if this session has ended already.
+
         Args:
             reception: the reception from ``contribution_started``.
             now: the time, in nanoseconds.
@@ -420,7 +423,7 @@ class ServerMachine:
         self.deliveries.delivery_failed(self.sessions.find(session), session, number)
 
     def delivery_address(self, session: int) -> Address | None:
-        """Return the address where a client accepts connections for deliveries; None if none is known."""
+        """Return the address where a member accepts connections for deliveries; None if none is known."""
         member = self.sessions.find(session)
         if member is None or member.address is None or member.delivery_port == 0:
             return None
@@ -429,7 +432,7 @@ class ServerMachine:
     # -- dropped inputs
 
     def connection_dropped(self, reason: DropReason, origin: str) -> None:
-        """Count a dropped input: a TCP connection that the driver closes because of invalid input or a limit.
+        """Count and report a TCP connection that the driver closes because of invalid input or a limit.
 
         Args:
             reason: why the connection is closed.
@@ -438,7 +441,7 @@ class ServerMachine:
         self._work.drop(reason, origin)
 
     def report_dropped(self, session: int) -> None:
-        """Count a dropped input: a report that was refused, for example because its file was removed meanwhile."""
+        """Count a refused report as a dropped input, with the reason UNKNOWN_FILE."""
         self._work.drop(DropReason.UNKNOWN_FILE, self.sessions.name_of(session))
 
     def check(self) -> None:

@@ -246,7 +246,7 @@ class Pending:
         return parts
 
     def choose_holder(self, fetch: Fetch, holders: list[HolderRecord]) -> None:
-        """Name the holder that is asked for the fewest chunks to answer a fetch.
+        """Choose the holder that has the fewest chunks to send, and name it to answer a fetch.
 
         Args:
             fetch: the fetch.
@@ -358,8 +358,8 @@ class Pending:
     def _detect_loss(self, holder: HolderRecord, number: int, now: int) -> None:
         """Note that a holder answers a broadcast, and presume its unanswered earlier broadcasts lost (R11).
 
-        A holder answers broadcasts in order. An earlier answer may be late instead of lost: so its fetch is broadcast
-        again only after half a round trip, but at least ``reordering_ns_min``.
+        A holder answers broadcasts in order. But the answer to an earlier broadcast may only be late. So the fetches of
+        that broadcast are broadcast again only after half a round trip, but at least ``reordering_ns_min``.
         """
         holder.heard_at = now
         # ``fetches`` is in the order of assignment, which is nearly always the order of the numbers. Where it is not, a
@@ -407,9 +407,9 @@ class Pending:
             rtt.sample(member.srtt_us * 1000)
 
     def link_lost(self, member: Member) -> None:
-        """Presume the broadcasts to a member whose link is lost to be lost, and let the timers of their fetches expire.
+        """Presume lost the broadcasts of fetches that name a member whose link is lost. Let the fetches' timers expire.
 
-        This does not apply to fetches that are being received.
+        Fetches that are being received do not change.
         """
         for fetch in self.holder_of(member).fetches:
             if fetch.sender_session is None:

@@ -1,4 +1,4 @@
-"""The requests of one client, and the demand of all clients for one file."""
+"""The requests of one client, the demand of all clients for one file, and the budget for deferring its fetches."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pspd.core.server.shared_file import SharedFile
 from pspd.core.timing.window import frame_chunks_max
 
 ECHOES_MAX = 16
-"""The most requests per client and file that are remembered to measure round trips."""
+"""The most request numbers per client and file that are remembered for deliveries to repeat."""
 
 
 class Echo(NamedTuple):
-    """A request whose round-trip time a later delivery may measure.
+    """The number of a request, which a later delivery may repeat, so that the client measures the round trip.
 
     Attributes:
         number: the request's number.
@@ -74,21 +74,21 @@ class DeferralBudget:
 class FileDemand:
     """The demand of all clients together for one file.
 
-    Only ``Forwarder`` moves the cursor and uses the budget. Each ``RequestState`` adds itself to ``waiting``, removes
+    Only ``Forwarder`` moves the cursor and uses the budget. Each ``RequestState`` adds itself to ``wanting``, removes
     itself, and increments ``ack_count``.
 
     Attributes:
         budget: the time for which fetches may still be deferred for slower clients.
-        straggler_rounds: a client is a straggler if it acknowledged nothing during more than this number of
-            acknowledgements per waiting client.
-        waiting: the requests with wanted chunks, in the order in which they began to want chunks.
+        straggler_acks: a client is a straggler if it acknowledged nothing during more than this number of
+            acknowledgements for each client that wants chunks.
+        wanting: the requests that want chunks, in the order in which they began to want chunks.
         ack_count: how many requests have acknowledged deliveries in flight.
         cursor: the chunk at which the next fetch starts. All clients share it, so that one fetch serves many.
     """
 
     budget: DeferralBudget
-    straggler_rounds: int
-    waiting: dict[RequestState, None] = field(default_factory=dict)
+    straggler_acks: int
+    wanting: dict[RequestState, None] = field(default_factory=dict)
     ack_count: int = 0
     cursor: int = 0
 
@@ -99,10 +99,10 @@ class FileDemand:
             start: the first chunk.
             stop: one past the last chunk.
         """
-        rounds = self.straggler_rounds * len(self.waiting)
+        acks_max = self.straggler_acks * len(self.wanting)
         return any(
-            self.ack_count - state.last_ack_count <= rounds and state.wanted.overlaps(start, stop)
-            for state in self.waiting
+            self.ack_count - state.last_ack_count <= acks_max and state.wanted.overlaps(start, stop)
+            for state in self.wanting
         )
 
     def is_wanted_by_any(self, start: int, stop: int) -> bool:
@@ -112,7 +112,7 @@ class FileDemand:
             start: the first chunk.
             stop: one past the last chunk.
         """
-        return any(state.wanted.overlaps(start, stop) for state in self.waiting)
+        return any(state.wanted.overlaps(start, stop) for state in self.wanting)
 
     def move_cursor(self, cursor: int) -> None:
         """Move the cursor to a chunk."""
@@ -142,8 +142,9 @@ class Requester:
 class RequestState:
     """A client's request for one file. Only ``Demand``, ``Deliveries`` and ``Forwarder`` call methods that change it.
 
-    A chunk is *wanted* until it is sent, then *in flight* until the client acknowledges it. The window limits the
-    chunks in flight. A delivery that is *presumed lost* may have arrived: a later request may acknowledge its number.
+    A chunk is *wanted* until it is sent, then *in flight* until the client acknowledges its delivery, or the delivery
+    is lost or presumed lost. The window limits the chunks in flight. A delivery that is *presumed lost* may have
+    arrived: a later request may acknowledge its number.
 
     Args:
         _fetches: the fetches of the file.
@@ -155,8 +156,8 @@ class RequestState:
         demand: the demand of all clients for the file.
         number: the highest number of an accepted request, or of a request that a report superseded.
         requested_at: when the newest request arrived, in nanoseconds; 0 before the first.
-        echoes: the requests whose round-trip times may still be measured, oldest first. They are discarded when the
-            request waits in a queue, because the waiting time says nothing about the network.
+        echoes: the request numbers that deliveries may still repeat, oldest first. They are discarded when the request
+            waits in a queue, because the waiting time says nothing about the network.
         window_chunks: how many chunks may be in flight.
         wanted: the chunks that the client wants and that are not in flight.
         in_flight: the range of each delivery in flight, by the number of the delivery.
@@ -215,7 +216,7 @@ class RequestState:
 
     @property
     def newest_echo(self) -> int:
-        """The number of the newest request whose round-trip time may be measured; 0 if there is none."""
+        """The newest request number that a delivery may repeat; 0 if there is none."""
         return self.echoes[-1].number if self.echoes else 0
 
     def echo_of(self, serial: int) -> int:
@@ -326,14 +327,14 @@ class RequestState:
     def _wanted_changed(self) -> None:
         self._expected_as_of = -1
         if self.wanted:
-            self.demand.waiting[self] = None
+            self.demand.wanting[self] = None
         else:
-            self.demand.waiting.pop(self, None)
+            self.demand.wanting.pop(self, None)
 
     def check(self) -> None:
         """Assert the invariants."""
         in_flight = RangeSet(self.in_flight.values())
         assert self.in_flight_chunks == sum(span.chunk_count for span in self.in_flight.values())
         assert not self.wanted.intersection(in_flight), f"{self.member.name} wants chunks that are in flight"
-        is_waiting = self in self.demand.waiting
-        assert is_waiting == bool(self.wanted), f"the request of {self.member.name} is waiting: {is_waiting}"
+        is_wanting = self in self.demand.wanting
+        assert is_wanting == bool(self.wanted), f"the request of {self.member.name} wants chunks: {not is_wanting}"

@@ -51,8 +51,8 @@ class Member:
         is_source: whether the member is a source.
         instance_id: the identity by which the server recognizes the member when it joins again.
         delivery_port: the port where the member accepts connections for deliveries; 0 if it accepts none.
-        kept_links: whether the profile has links: then data is sent over them.
-        held_at_join: the chunks that the member held when it joined, by file.
+        kept_links: whether the profile has links, over which all file data is sent.
+        held_at_join: the chunks that the member held when it joined, by the id of the file, except removed files.
         peer: the address from which the member makes its control calls, for messages; empty if unknown.
         joined_at: when the session began, in nanoseconds.
         contested_at: when the session replaced another one with the same identity, or when a join with this identity
@@ -303,13 +303,13 @@ class Sessions:
             downlink_ok: whether the datagram confirms that the server's datagrams arrive at the member.
             now: the time, in nanoseconds.
         """
-        session, is_first, had_data_path = member.session, member.address is None, member.has_data_path
+        session, is_first_datagram, had_data_path = member.session, member.address is None, member.has_data_path
         member.address, member.heard_at = address, now
         self._leases.postpone(session, now + self.lease_ns)  # control calls, which also renew the lease, may be late
         is_reachable = member.has_data_path and downlink_ok
         if is_reachable:
             self._reachability.postpone(session, now + self.reachability_ns)
-        if is_first:
+        if is_first_datagram:
             self._clear_client_lists()
             if not member.is_source:
                 self._work.emit(effects.UplinkConfirmed(member.name))

@@ -1,4 +1,4 @@
-"""One file of the network: all that the server knows about it, except its bytes."""
+"""One file of the network: what the server knows about it, except its bytes, requests and fetches."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ class SharedFile:
             self.completed_at = self.completed_at or now
 
     def mark_removed(self) -> None:
-        """Remove the file. ``Lifecycle`` deletes it when its last byte has left the cache."""
+        """Note that the file is removed. ``Lifecycle`` deletes it when its last byte has left the cache."""
         self.phase = Phase.REMOVED
         self.is_complete = False
         self._work.mark_changed(self.file_id)

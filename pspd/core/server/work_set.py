@@ -1,7 +1,7 @@
 """The work set: collects effects, and marks of what has changed, until ``ServerMachine.poll`` takes them.
 
 Code that changes a record marks the change here. Only ``ServerMachine.poll`` processes the marks, so that no other code
-can forget to review a file, or to serve a request. Marks keep their order: equal inputs give equal effects.
+can forget to review a file, or to serve a request. Marks keep their order, so equal inputs give equal effects.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class WorkSet:
         data_path_sessions: the session numbers of members whose data path may have opened.
         reachability_sessions: the session numbers of members that became reachable or unreachable.
         changed_files: the ids of the files to review.
-        waiter_files: the ids of files whose waiting requests may be served now.
+        servable_files: the ids of files whose requests may be served now.
     """
 
     now: int = 0
@@ -63,7 +63,7 @@ class WorkSet:
     data_path_sessions: dict[int, None] = field(default_factory=dict)
     reachability_sessions: dict[int, None] = field(default_factory=dict)
     changed_files: dict[FileId, None] = field(default_factory=dict)
-    waiter_files: dict[FileId, None] = field(default_factory=dict)
+    servable_files: dict[FileId, None] = field(default_factory=dict)
     _owner_files: dict[FileId, dict[str, None]] = field(default_factory=dict)
     _effects: list[ServerEffect] = field(default_factory=list)
 
@@ -113,9 +113,9 @@ class WorkSet:
             names[name] = None
         self.mark_changed(file_id)
 
-    def mark_waiters(self, file_id: FileId) -> None:
-        """Mark a file whose waiting requests may be served now, for example because chunks have another holder."""
-        self.waiter_files[file_id] = None
+    def mark_servable(self, file_id: FileId) -> None:
+        """Mark a file whose requests may be served now, for example because chunks have another holder."""
+        self.servable_files[file_id] = None
         self.is_marked = True
         self.mark_retry_waiting()
 

@@ -9,7 +9,7 @@ from pspd.core.model.parameters import MILLISECOND_NS, SECOND_NS
 RTO_INITIAL_NS = 500 * MILLISECOND_NS
 RTO_MIN_NS = 50 * MILLISECOND_NS
 RTO_MAX_NS = 2 * SECOND_NS
-"""The longest timeout before jitter is added, even with backoff: one slow round trip must not delay all later
+"""The longest timeout before jitter is added, even with backoff, so that one slow round trip does not delay all later
 retransmissions."""
 
 _GRANULARITY_NS = MILLISECOND_NS

@@ -1,7 +1,4 @@
-"""Datagrams (UDP): their encoding and decoding. docs/protocol.md specifies the layout.
-
-In this module, "client" includes sources.
-"""
+"""Datagrams (UDP): their encoding and decoding. docs/protocol.md specifies the layout."""
 
 from __future__ import annotations
 
