@@ -79,7 +79,7 @@ async def seed(
             replica, and one share for each reachable client.
         hold_back: whether the exchange waits for `pspctl release`.
         terms: the terms of the seeding. `Terms.source_stays` has no effect in a profile in which every holder answers
-            each broadcast: there the source cannot be the holder of last resort.
+            each broadcast, because the source cannot be the holder of last resort there.
         hashing: the processes that compute the digests of the file in advance; None for none.
         on_progress: called often with the progress; during the hashing, in another thread.
 

@@ -109,7 +109,7 @@ class ClientPlane:
     Args:
         machine: the client's state machine.
         storage: the client's store.
-        execute_control: called with each effect that moves no data, to execute it.
+        execute_control: called with each effect that sends nothing, to execute it.
         on_unreadable: called with the id of a file whose held chunks cannot be read: the file must be verified again.
         on_error: called with a file's id and the error if received chunks cannot be stored.
         faults: the faults to inject into received datagrams; None for none.

@@ -28,7 +28,8 @@ OUTGOING_FRAMES_MAX = 4096
 """The most frames that may wait on one connection. Further frames are dropped: the peer asks for their chunks again."""
 READ_TIMEOUT_SECONDS = 15.0
 """The interval at which a connection checks that its peer has sent something while bytes are due (see
-``FrameConnection._bytes_are_due``). A silent peer is disconnected after one to two intervals."""
+``FrameConnection._bytes_are_due``). A silent peer is disconnected after one to two intervals. A
+dialled connection begins to check when the first bytes arrive."""
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ ATTEMPT_DELAY_SECONDS = 0.25
 """The delay before the next address is tried while earlier attempts are still under way (RFC 8305, section 5)."""
 
 LOGGED_FAILURES_MIN = 2
-"""The number of consecutive failures at which logging begins: a restart of the server causes only one failure."""
+"""The number of consecutive failures at which logging begins, because a restart of the server causes only one
+failure."""
 LOG_INTERVAL_SECONDS = 60.0
 LOGGED_ADDRESSES_MAX = 1000
 """The most addresses whose failures are counted. The address whose last failure is oldest is forgotten first."""

@@ -11,7 +11,8 @@ from typing import Generic, Protocol, TypeVar
 E = TypeVar("E")
 
 ERROR_PAUSE_SECONDS = 1.0
-"""The shortest delay of a timer that is set after ``poll`` raised an error: a repeated error must not fill the log."""
+"""The shortest delay of a timer that is set after ``poll`` raised an error. It keeps repeated errors from filling the
+log."""
 
 log = logging.getLogger(__name__)
 

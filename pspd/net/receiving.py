@@ -24,7 +24,7 @@ class FrameHandler(Protocol[ConnectionT]):
     """Handles the frames of connections. Any call may close its connection; the rest of the stream is then ignored."""
 
     def frame_started(self, connection: ConnectionT, frame: Frame) -> list[memoryview] | None:
-        """Handle the head of a frame. This is the only call for a frame without a payload.
+        """Handle the head of a frame. This is the only call for a frame whose payload is empty or discarded.
 
         Args:
             connection: the connection.

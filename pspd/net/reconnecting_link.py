@@ -1,4 +1,4 @@
-"""Keeps a client's link to its server open, and records whether UDP and TCP work."""
+"""Keeps a member's link to the server open, and records whether UDP and TCP work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STABLE_SECONDS = 1.0
 
 
 class DataPathStatus:
-    """A record of whether UDP and TCP have worked between a client and its server in one session.
+    """A record of whether UDP and TCP have worked between a member and the server in one session.
 
     Attributes:
         ready: set as soon as both UDP and TCP have worked.
@@ -84,7 +84,7 @@ class ReconnectingLink:
         """Connect to a server, and connect again whenever the link breaks, until :meth:`close` is called.
 
         Args:
-            session: the session number of the client.
+            session: the session number of the member.
             server: the address of the server's data port.
             data_path: the record of whether attempts succeed.
         """

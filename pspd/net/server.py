@@ -123,7 +123,7 @@ class ServerPlane:
         return connection
 
     def _delivery_ended(self, delivery: Deliver, sent: bool) -> None:
-        """Tell the machine that the kernel has all bytes of a delivery, or that it failed. Its memory is free again."""
+        """Tell the machine that the kernel has all bytes of a delivery, or that the delivery failed."""
         report = self._machine.delivery_sent if sent else self._machine.delivery_failed
         report(delivery.session, delivery.number, now_ns())
         self.pump()

@@ -41,7 +41,7 @@ def resolve_listen_hosts(host: str, port: int) -> tuple[list[str], int]:
     """Resolve a host; return the literals and the port to listen on, after a test with TCP sockets.
 
     A name stands for all of its addresses that this machine has. ``0.0.0.0`` and ``::`` both stand for every address
-    of this machine, IPv4 and IPv6, as they do for gRPC.
+    of this machine, as they do for gRPC: IPv4 and, if the machine supports it, IPv6.
 
     Args:
         host: a name or a literal.

@@ -158,11 +158,11 @@ class Checks(Observer):
         payload = b"".join(delivery.views)
         if len(payload) != frame.length:
             raise Violation("R6 hit", f"{len(payload)} bytes are delivered as {frame.length}")
-        first, last = (frame.start, frame.stop) if self.data_intact else manifest.whole_units(frame.start, frame.stop)
-        offset = (first - frame.start) * CHUNK_BYTES
-        expected = data[first * CHUNK_BYTES : last * CHUNK_BYTES]
+        start, stop = (frame.start, frame.stop) if self.data_intact else manifest.whole_units(frame.start, frame.stop)
+        offset = (start - frame.start) * CHUNK_BYTES
+        expected = data[start * CHUNK_BYTES : stop * CHUNK_BYTES]
         if payload[offset : offset + len(expected)] != expected:
-            raise Violation("R9 first good copy", f"wrong bytes are delivered within [{first}, {last})")
+            raise Violation("R9 first good copy", f"wrong bytes are delivered within [{start}, {stop})")
 
     def _check_seeded(self, event: effects.FileSeeded) -> None:
         server = self._network.server

@@ -170,7 +170,7 @@ class DataPlane:
     def _contribution_arrives(
         self, client: Client, connection: Connection, frame: Frame, payload: bytes | None, size: int, ends: int
     ) -> None:
-        """Occupy the server's receiving direction only when the first byte arrives: other bytes may come first."""
+        """Occupy the server's receiving direction only when the first byte arrives, as other bytes may come first."""
         starts, arrives = self.downlink.transmit(size, self._network.now, ends)
         self._network.in_epoch(client, starts, self._contribution_begins, connection, frame, payload, arrives)
 

@@ -32,7 +32,7 @@ CLONE_JOIN_NS = SECOND_NS // 2
 """The interval at which a cloned machine tries to join, in nanoseconds."""
 
 Fault = Callable[[Client, int], None]
-"""Causes a fault. Takes the affected client and the fault's duration in nanoseconds."""
+"""Causes a fault. Takes the affected client and a duration in nanoseconds, which some faults scale or ignore."""
 
 
 @dataclass(slots=True, eq=False)

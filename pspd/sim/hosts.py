@@ -85,7 +85,7 @@ class Client:
         disk_full_until: the time until which the client's disk is full, in nanoseconds; a past time if it has space.
         source_file: the manifest and the bytes of the file that a source offers; None for none.
         tamper: the function that changes the payloads of contributions; None for no change.
-        wakes_at: the time of the state machine's next timeout, in nanoseconds; None for none.
+        wakes_at: the time of the next scheduled call of the state machine, in nanoseconds; None for none.
         events_arrive_by: the time by which all events and answers to Join that were sent to the client arrive, in
             nanoseconds. Later events do not arrive earlier.
         events: the events of the control plane that have not arrived yet, in order.

@@ -20,7 +20,7 @@ class Observer:
 
         Args:
             client: the client.
-            effect: a command or an event of the client's state machine.
+            effect: the effect.
         """
 
     def on_settled(self, polled: Collection[Client]) -> None:

@@ -26,11 +26,12 @@ class Seeding:
         data: the file's bytes, from ``network.content.bytes_of``; empty if the content is blank.
         size_bytes: the file's size.
         conditions: the source's impairments and rates.
-        client_count: the number of clients to wait for, and to divide the file among; 0 for all reachable clients.
+        client_count: the number of clients to wait for, and to divide the file among; 0 to wait for one per replica,
+            and to divide the file among all reachable clients that have sent a datagram.
         terms: the number of copies to seed, and whether the source stays.
         mode: the file's permission bits.
         hold_back: whether the exchange is held back until a release.
-        share_count: the number of shares; 0 for one share for each of the clients.
+        share_count: the number of shares; 0 for one share for each of these clients.
         source_has_left: whether the source has left for good.
 
     Attributes:

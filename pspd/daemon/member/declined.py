@@ -16,8 +16,8 @@ from pspd.text.plain import plain_text
 
 RETRY_SECONDS_MIN = 5.0
 RETRY_SECONDS_MAX = 300.0
-"""Bounds of the delay before a client tries again to take a file: there may be more room by then. The delay doubles,
-as an attempt may have to read a large existing file."""
+"""Bounds of the delay before a client tries again to take a file, because there may be more room by then. The delay
+doubles, because an attempt may have to read a large existing file."""
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ErrorBoundary:
         return True
 
     def contain(self, action: str, title: str, error: Exception, known_reason: str = "") -> str:
-        """Log an error with one file, and end the member if the store as a whole has failed; return the reason.
+        """Log an error about one file, and end the member if the store as a whole has failed; return the reason.
 
         Args:
             action: the operation that failed, such as "take".

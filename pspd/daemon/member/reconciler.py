@@ -62,13 +62,14 @@ class FileReconciler:
         storage: the store of the member's files.
         reports: the queue of the member's reports.
         hooks: the work of the disk store besides storing chunks.
-        on_store_failure: called with the error when the store as a whole has failed; it ends the member.
+        on_store_failure: called with the error when the store as a whole has failed, to end the member.
         faults: the faults to inject into received datagrams; None for none.
 
     Attributes:
         machine: the client's state machine.
         plane: the member's data plane.
-        reverification_needed: set while files must be verified again. The session must end before the verification.
+        reverification_needed: set from when a file must be verified again until :meth:`reverify` begins. The session
+            must end before that.
     """
 
     def __init__(

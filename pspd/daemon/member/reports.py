@@ -17,10 +17,11 @@ log = logging.getLogger(__name__)
 
 
 class Reports:
-    """Sends a member's reports in the order in which they were made; keeps each until the server has answered it.
+    """Sends a member's reports in the order in which they were made; keeps each until the server accepts or refuses it.
 
     Reports that are made during a call wait for the next call, so a busy server gets fewer calls. Unsent reports are
-    dropped when the next session begins: the server then assigns every file again, and the member reports again.
+    dropped when the next session begins, because the server then assigns every file again, and the member reports
+    again.
 
     Args:
         name: the member's name.

@@ -11,7 +11,7 @@ from pspd.errors import PspError
 class RetryPolicy:
     """Decides after each failure whether to call a server again, and after which pause.
 
-    An outage begins with a failure (or with `note_lost`) and ends with the next answer.
+    An outage begins with a failure (or with `note_lost`) and ends with `note_answer`.
 
     Args:
         next_pause: returns the pause before the next attempt, in seconds.
@@ -49,7 +49,7 @@ class RetryPolicy:
             error: the error of the last attempt.
 
         Raises:
-            PspError: `error`, if the next attempt would come later than `outage_seconds_max` after the first failure.
+            PspError: `error`, if the next attempt would come later than `outage_seconds_max` after the outage began.
         """
         self.note_lost()
         pause = self._next_pause()

@@ -1,8 +1,8 @@
 """A client's store: a folder on disk.
 
-Finished files are in the folder under their own names. Everything else is in the hidden folder; ``pspd.store.layout``
-lists the names there. For a distributed folder, the store writes, verifies and sends the archive; the unpacked folder
-belongs to the user.
+Finished files are in the folder under their own names; so are renamed files that the disk has damaged. Everything else
+is in the hidden folder; ``pspd.store.layout`` lists the names there. For a distributed folder, the store writes,
+verifies and sends the archive; the unpacked folder belongs to the user.
 
 The order of the steps makes a crash harmless at any moment. Verified bytes are saved before the journal lists them. A
 finished file gets its name before its completion record; a folder gets its name after the completion record. The
@@ -335,7 +335,7 @@ class DiskStore:
             self._lock_fd = -1
 
     def _require_space(self, manifest: Manifest, more_bytes: int) -> None:
-        """Check that there is space for a file; ``more_bytes`` includes the space that its partial file takes."""
+        """Check that there is space for a file; ``more_bytes`` includes what its partial file takes already."""
         file_id = manifest.file_id
         others = [self._files[other] for other in self._begun if other in self._files and other != file_id]
         state = stat_regular(self._records.hidden_path(file_id, PARTIAL))

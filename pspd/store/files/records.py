@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 def lock_folder(folder: Path) -> int:
     """Create a client's folder if necessary, make its hidden folder private, and lock the folder for this process.
 
-    The lock file names this process, so that the error of a second client can name it too.
+    The lock file names this process, so that a second client can name this process in its error.
 
     Returns:
         The descriptor of the lock; closing it releases the lock.
@@ -71,7 +71,10 @@ def lock_folder(folder: Path) -> int:
 
 
 def load_instance_id(path: Path) -> bytes:
-    """Return the 16 random bytes that identify a folder's client; create them if the file has not exactly 16 bytes.
+    """Return the 16 random bytes that identify a folder's client; create them if they are not saved.
+
+    Args:
+        path: the file for these bytes. If it has more or fewer than 16 bytes, it is replaced.
 
     Raises:
         StorageError: the bytes cannot be read or saved.
@@ -152,7 +155,7 @@ class Records:
 
     Attributes:
         folder: the client's folder.
-        work: the hidden folder in ``folder``.
+        hidden_folder: the hidden folder in ``folder``.
         digest: the digest function of manifests.
     """
 
@@ -181,7 +184,7 @@ class Records:
         return self.hidden_folder / f"{file_id.hex()}.{suffix}"
 
     def manifests(self) -> Iterator[Manifest]:
-        """Yield every saved manifest; log a warning for each that cannot be read."""
+        """Yield every saved manifest; skip each that is unreadable or invalid, and log a warning."""
         for path in sorted(self.hidden_folder.glob(f"*.{MANIFEST}")):
             try:
                 manifest = decode_manifest(path.read_bytes(), self.digest)

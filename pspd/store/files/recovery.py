@@ -34,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 _FINISHING_NS = 2_000_000_000
 """A change that is at most this many nanoseconds later than the completion record may be this program's own change."""
 _COPY_CHUNKS = 1024
-"""The number of chunks that are copied at once."""
+"""The most chunks that are copied at once."""
 _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT
 # A symbolic link is not followed, because it could lead out of the folder.
 _FINISHED_FLAGS = os.O_RDONLY | os.O_NOFOLLOW
@@ -79,7 +79,8 @@ class FileRecovery:
     def open_partial(self, manifest: Manifest, *, keeps_completion: bool = False) -> StoredFile:
         """Open a file for writing, and keep its saved bytes, if there are any.
 
-        If the file already has its finished path, but a crash of the machine has lost some bytes, remove that path.
+        If the finished path is a second name of the partial file, but not every chunk is verified, remove the finished
+        path.
 
         Args:
             manifest: the file's manifest.
@@ -219,8 +220,9 @@ class FileRecovery:
         """Load a file that has a completion record, verify it if necessary, and return it.
 
         A file that the disk has damaged, and a folder whose archive is corrupt, become unfinished. A file that another
-        program has changed, and a folder that something else has replaced, get the status ``CHANGED``. If the file is
-        missing, open its partial file instead. If the partial file is missing too, forget the file and return None.
+        program has changed, and a folder that something else has replaced, get the status ``CHANGED``. If the file,
+        the folder or its archive is missing, open the partial file instead. If the partial file is missing too, forget
+        the file and return None.
 
         Args:
             manifest: the file's manifest.
@@ -322,7 +324,7 @@ class FileRecovery:
     def salvage(self, damaged: StoredFile, *, renames_damaged: bool = True) -> StoredFile:
         """Copy the intact units of a damaged finished file to a new unfinished file, and return the new file.
 
-        Remove the damaged archive of a folder.
+        Then remove the completion record and, of a folder, the damaged archive.
 
         Args:
             damaged: the finished file, after its verification.
@@ -381,6 +383,6 @@ def _copy_chunks(ranges: RangeSet, read_at: ReadAt, file: StoredFile) -> None:
     """Copy chunks from the bytes that ``read_at`` reads to a partial file, and add them to the journal."""
     for start, stop in ranges:
         for first in range(start, stop, _COPY_CHUNKS):
-            last = min(first + _COPY_CHUNKS, stop)
-            data = memoryview(read_at(*file.verifier.manifest.byte_span(first, last)))
-            file.journal.append(file.verifier.write(first, last, data).verified)
+            part = Range(first, min(first + _COPY_CHUNKS, stop))
+            data = memoryview(read_at(*file.verifier.manifest.byte_span(*part)))
+            file.journal.append(file.verifier.write(*part, data).verified)

@@ -97,7 +97,7 @@ class FileVerifier:
             data: the bytes of the chunks.
 
         Raises:
-            ContradictoryDigests: every piece of a block matches its digest, but the whole block does not.
+            ContradictoryDigests: every piece of a cut block matches its digest, but the whole block does not.
             InternalError: the chunks are not in the file, or ``data`` has the wrong length.
             StorageError: the chunks cannot be saved, or saved bytes cannot be read.
         """
@@ -109,15 +109,15 @@ class FileVerifier:
         for gap in self._holdings.verified.gaps(start, stop):
             gap_offset, gap_length = self.manifest.byte_span(*gap)
             self._write_gap(gap, data[gap_offset - offset :][:gap_length], written)
-        for block in written.corrupt:
-            self._raise_if_contradictory(block)
+        for corrupt in written.corrupt:
+            self._raise_if_contradictory(corrupt)
         return written
 
     def _raise_if_contradictory(self, block: Range) -> None:
         """Raise ``ContradictoryDigests`` if the saved bytes of a corrupt cut block prove a contradiction.
 
-        The pieces and the block are verified again in one copy of the saved bytes, because another program may have
-        changed these bytes. Without the proof, the file must not be declined.
+        Do nothing for a corrupt unit. The pieces and the block are verified again in one copy of the saved bytes,
+        because another program may have changed these bytes. Without the proof, the file must not be declined.
         """
         if (block, self.manifest.block_at(block.start)[1]) not in self.manifest.cut_blocks_in(*block):
             return

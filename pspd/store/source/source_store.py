@@ -150,12 +150,12 @@ class SourceStore:
         return self._content.size_bytes
 
     def build_manifest(self, progress: Progress = lambda _: None, hashing: ParallelHash | None = None) -> Manifest:
-        """Hash the file or folder, and return its manifest. It is not yet divided.
+        """Hash the file or folder, and return its manifest, which is not divided yet.
 
         Args:
             progress: a function that is called with the number of bytes hashed so far.
-            hashing: the processes that hash the file; None if there are none. Their digests are used only if they
-                opened the same file in the same state.
+            hashing: the processes that hash the file; None if there are none. Their digests are used only if no
+                process failed, and the processes were started for the same file in the same state.
 
         Raises:
             BadArgument: the file is too large, or something that was added to the folder cannot be distributed.

@@ -96,7 +96,7 @@ def remove_tree(path: Path) -> None:
 def flush_tree(root: Path) -> None:
     """Flush a folder, its content, and its entry in the parent folder to the disk.
 
-    Skip paths that vanish and paths that this user may not open.
+    Skip paths that vanish, paths that this user may not open, and the content of folders that cannot be listed.
 
     Raises:
         StorageError: the disk fails.

@@ -18,7 +18,7 @@ from pspd.store.tree.entries import FILE, FOLDER, LINK, ArchiveError, Entry
 from pspd.store.tree.traverse import is_real_folder, remove_tree
 
 _COPY_BYTES = 1024 * 1024
-"""The number of bytes that are copied at once."""
+"""The most bytes that are copied at once."""
 
 
 def unpack(archive: Path, folder: Path, raise_if_stopping: Callable[[], None]) -> None:
