@@ -1,4 +1,4 @@
-"""The command ``pspctl``: sends requests to a PSP server or to agents through gRPC, and prints the answers."""
+"""The command ``pspctl``: controls a server and agents through gRPC, seeds files, and simulates networks."""
 
 import os
 

@@ -37,7 +37,7 @@ class Api(Generic[C]):
         Raises:
             BadArgument: the daemon's address is not an address.
             Unreachable: the host is unknown.
-            LimitReached: too few threads or descriptors are left: gRPC would abort the process.
+            LimitReached: too few threads or descriptors are left for gRPC, which would abort the process.
         """
         require_descriptors()
         require_threads()
@@ -63,7 +63,7 @@ class Api(Generic[C]):
         self.client.use(self._channel)
 
     def reopen(self) -> None:
-        """Replace the channel: gRPC waits longer after each failure before it connects the same channel again."""
+        """Replace the channel, because gRPC reconnects a channel only after a pause that grows with each failure."""
         self.run(self._channel.close())
         with contextlib.suppress(Unreachable):  # if the name cannot be resolved now, keep the known addresses
             self._target = self._resolve()
@@ -83,8 +83,8 @@ class Api(Generic[C]):
 class ServerApi(Api[ServerClient]):
     """A connection to a server.
 
-    If the server fails, or cannot be reached, a call raises `pspd.errors.PspError`. If an argument is not valid
-    Unicode, the call raises UnicodeEncodeError.
+    If the server refuses a call, fails, or cannot be reached, the call raises `pspd.errors.PspError`. If an argument is
+    not valid Unicode, the call raises UnicodeEncodeError.
     """
 
     def __init__(self, address: str, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
@@ -93,6 +93,9 @@ class ServerApi(Api[ServerClient]):
         Args:
             address: the server's address with port.
             loop_factory: the function that makes the event loop; None for Python's default loop.
+
+        Raises:
+            PspError: as in `Api`.
         """
         super().__init__(ServerClient(Peer(address)), loop_factory)
 
@@ -104,6 +107,9 @@ class ServerApi(Api[ServerClient]):
         Args:
             file: the id or name of the only file to include; empty for all files.
             timeout_seconds: the time after which the stream raises `TimedOut`; None for no limit.
+
+        Raises:
+            PspError: the server refuses the call, fails, or cannot be reached, or the time is over.
         """
         stream = self.client.watch_status(file, timeout_seconds)
 

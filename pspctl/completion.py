@@ -1,4 +1,4 @@
-"""Waits until every client has a file (R10), and raises errors if some clients do not get the file."""
+"""Waits until every client has a file (R10) or cannot get it; raises errors if a file did not reach all clients."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class WaitPolicy:
 
     Attributes:
         deadline: the deadline of the command.
-        client_count: how many clients must have the file, or have declined it, before a complete file ends the wait:
-            the other clients may be disconnected only briefly.
+        client_count: how many clients must have the file, or have declined it, before a complete file ends the wait,
+            because the other clients may be disconnected only briefly.
         waits_for_missing: whether to wait also for missing clients, which were lost before they had the file. The wait
             for them ends at the deadline or, without a deadline, when each has been lost for a full lease.
     """
@@ -77,10 +77,11 @@ def wait_until_complete(
         outage: the policy for a lost server; it has the progress that shows every change.
         file: the file's id or name.
         policy: decides when the wait ends.
-        check: a function that is called at every change and when the server is lost; it may raise an error.
+        check: a function that is called at every change, and as in `follow_status`; it may raise an error.
 
     Raises:
-        TimedOut: the deadline passed before the file was settled; the message says how far the file is.
+        TimedOut: the deadline passed before the file was settled; the message says how far the file is, if the server
+            answered.
         NotFound: the network has no such file, or no longer has it.
         PspError: as in `follow_status`.
     """

@@ -35,7 +35,7 @@ def contexts_path() -> Path | None:
 
 
 def load() -> Contexts:
-    """Load the contexts; if there is no file or no home folder, return an empty `Contexts`.
+    """Load the contexts; if there is no file, or no path for it, return an empty `Contexts`.
 
     Raises:
         StorageError: the file cannot be read, or does not hold contexts.
@@ -70,7 +70,7 @@ def save(contexts: Contexts) -> None:
     try:
         path.parent.mkdir(0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".contexts-", delete=False) as file:
-            os.fchmod(file.fileno(), 0o600)  # whatever the umask is
+            os.fchmod(file.fileno(), 0o600)  # independent of the umask
             file.write(text)
         os.replace(file.name, path)
     except OSError as error:

@@ -41,4 +41,3 @@ class Deadline:
 
 NEVER = Deadline(None)
 """A deadline that never passes."""
-"""A deadline that never passes."""

@@ -18,7 +18,7 @@ OUTAGE_SECONDS_MAX = 60.0
 RETRY_SECONDS = 0.5
 """The pause between two attempts to reach the server."""
 WATCH_SECONDS = 10.0
-"""How long one watch call lasts. The next call shows whether the server still answers, and gets the whole status."""
+"""The longest time of one watch call. The next call shows that the server still answers, and gets the whole status."""
 RECONNECT_SECONDS = 0.2
 """The pause before the next watch call if the connection broke after the server had answered."""
 
@@ -27,8 +27,6 @@ T = TypeVar("T")
 
 class OutagePolicy(RetryPolicy):
     """Decides how long to wait for a server that no longer answers.
-
-    If the server has never answered, the first failure ends the command.
 
     Args:
         api: the connection to the server.
@@ -137,10 +135,10 @@ def follow_status(
     Args:
         outage: the policy for a server that stops or does not answer.
         file: a file's id or name; empty for the whole network.
-        check: a function that is called when the server stops or does not answer; it may raise an error.
+        check: a function that is called when the server has stopped or does not answer; it may raise an error.
 
     Raises:
-        TimedOut: the deadline passed.
+        TimedOut: the deadline of the command passed.
         NotFound: the network has no such file.
         PspError: as in `check` and in `OutagePolicy.wait_and_reopen`.
     """

@@ -25,7 +25,7 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 def clients(settings: Settings) -> None:
     """List the clients of the network, by name.
 
-    Sources are listed last, while they seed.
+    Lost clients are listed too. Sources are listed last, while they are in the network.
 
     Example:
       pspctl clients -o json
@@ -79,7 +79,7 @@ def _launch_through(agents: tuple[str, ...], count: int, folder: str, server: st
 
     Raises:
         BadArgument: the address of the server is a loopback address, and the address of an agent is not.
-        PspError: an agent failed; the message names the clients that were started before.
+        PspError: an agent failed, or could not be reached; the message names the clients that were started before.
     """
     for agent in agents:
         (agent_host, _), (server_host, _) = parse_address(agent), parse_address(server)

@@ -32,6 +32,8 @@ def files(settings: Settings) -> None:
 def release(settings: Settings, file: str) -> None:
     """Start the exchange of a file seeded with --hold.
 
+    If the file is still being seeded, its exchange starts as soon as it is seeded.
+
     Example:
       pspctl seed big.iso --hold
       pspctl status big.iso        # every client holds its share, the server holds no file data
@@ -39,7 +41,7 @@ def release(settings: Settings, file: str) -> None:
     """
     with ServerApi(settings.server_address()) as api:
         view = file_view(api.run(api.client.release_file(file)))
-    show(settings, {"file": view}, lambda: f"{plain_text(view['name'])}: the exchange has started")
+    show(settings, {"file": view}, lambda: f"{plain_text(view['name'])} is no longer held back")
 
 
 @click.command("rm", cls=Command)

@@ -40,7 +40,7 @@ from pspd.store.source.parallel_hash import ParallelHash
 @click.option(
     "--delete-source",
     is_flag=True,
-    help="Delete FILE when every client, and at least two, report that they have it; they are trusted. Implies --wait.",
+    help="Delete FILE when all clients, at least two, report that they have it (not verified). Implies --wait.",
 )
 @click.option("--hold", is_flag=True, help="Hold the exchange back until `pspctl release`.")
 @click.pass_obj
@@ -58,7 +58,7 @@ def seed(
     """Bring FILE, or a folder, into the network.
 
     Divides FILE into one share per client, gives each client its share, and returns. From then on the clients
-    get the rest from each other through the server, which keeps nothing. With --wait, returns when every
+    get the rest from each other through the server, which stores no copy. With --wait, returns when every
     client has all of FILE.
 
     A folder keeps its paths, its modes, and the symbolic links that stay inside it.

@@ -27,7 +27,7 @@ from pspd.text.plain import plain_text
 
 @click.command("status", cls=Command)
 @click.argument("file", metavar="[FILE_ID|NAME]", type=parse_file_reference, required=False)
-@click.option("--watch", is_flag=True, help="Show it again at every change, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show the status again at every change, until Ctrl-C.")
 @click.pass_obj
 def status(settings: Settings, file: str | None, watch: bool) -> None:
     """Show the network, or one file.

@@ -278,7 +278,7 @@ def test_wait_continues_after_server_restart(pspctl: Pspctl, fake: FakeServer, m
 
 def test_release_starts_exchange(pspctl: Pspctl, fake: FakeServer) -> None:
     fake.files = [file()]
-    assert pspctl("release", "big.iso").stdout == "big.iso: the exchange has started\n"
+    assert pspctl("release", "big.iso").stdout == "big.iso is no longer held back\n"
     assert json.loads(pspctl("release", "big.iso", "-o", "json").stdout)["file"]["name"] == "big.iso"
     assert fake.last_requests["ReleaseFileRequest"].file == "big.iso"
 
