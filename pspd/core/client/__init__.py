@@ -1,1 +1,1 @@
-"""The client's state machine: hellos, downloads, and contributions to other clients."""
+"""The client's state machine: hellos, downloads, and contributions to the server."""

@@ -330,7 +330,7 @@ class Download:
         return max(self._advertised_chunks // self._tuning.requests_per_window, frame_chunks)
 
     def check(self) -> None:
-        """Assert that the records agree with each other."""
+        """Assert the invariants."""
         for chunks in (self.missing, self.verified):
             assert not chunks.overlaps(self.manifest.chunk_count, FILE_CHUNKS_MAX), "chunks are beyond the end"
         assert not self._outstanding.difference(self.missing), "delivered chunks are outstanding"

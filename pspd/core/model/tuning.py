@@ -32,7 +32,7 @@ class ServerTuning:
     """Time after a replacement, or after a refused replacement, in which a session with the same identity cannot
     replace an active member. Also the shortest time between two ``DuplicateRefused`` events of one session."""
     loop_lag_ns: int = SECOND_NS
-    """A timer that is handled this late shows that the server was busy: its sockets may hold unread messages."""
+    """A timer that is handled this late shows that the server was busy, so its sockets may hold unread messages."""
     expiries_per_tick_max: int = 8
     """The most sessions that end at a time, and the most members that become unreachable at a time. So received
     datagrams do not wait too long."""
@@ -50,7 +50,7 @@ class ServerTuning:
     intervals if these are longer, that the server's datagrams arrive. Only a member with a data path can confirm it."""
     fetch_rto_min_ns: int = SECOND_NS
     """The shortest retransmission timeout of a fetch that names a holder (RFC 6298, 2.4). An early retransmission makes
-    the holder send a whole frame twice. Most losses are found sooner: the answer to a later broadcast arrives first."""
+    the holder send a whole frame twice. Most losses are found sooner, by the answer to a later broadcast."""
 
     # Bounds of the server's memory
     members_max: int = 20_000
@@ -60,7 +60,7 @@ class ServerTuning:
     lost_clients_max: int = 1024
     files_max: int = 10_000
     manifests_bytes_max: int = 2 * 1024**3
-    """The largest size of the block digests of all files together: the server keeps every manifest in memory."""
+    """The largest size of the block digests of all files together. The server keeps every manifest in memory."""
     departed_clients_max: int = 1024
     """The most clients per file whose holdings the server remembers when they have left or are lost. It remembers them
     to name the last holder of a missing range."""
@@ -77,7 +77,7 @@ class ServerTuning:
     """The number of broadcasts of a fetch that name one holder, each time a different one if possible. If there is
     another holder, the next broadcast asks every holder."""
     fetch_tries_max: int = 10
-    """The number of broadcasts after which the server abandons a fetch. It then serves the waiting requests again."""
+    """The number of broadcasts after which the server abandons a fetch. It then tries the file's requests again."""
     reordering_ns_min: int = 2 * MILLISECOND_NS
     """If a holder answers a later broadcast first, the earlier broadcast counts as lost after this time, or after half
     a round trip if that is longer."""

@@ -142,8 +142,8 @@ class Catalogue:
     def _has_another_source(self, file: SharedFile, source: Member) -> bool:
         if file.phase not in (Phase.ANNOUNCED, Phase.SEEDING):
             return False
-        seeding = self._sessions.members.get(file.source)
-        return seeding is not None and seeding.reachable and seeding is not source
+        present = self._sessions.members.get(file.source)
+        return present is not None and present.reachable and present is not source
 
     def _source_of(self, session: int) -> Member:
         member = self._sessions.get(session)

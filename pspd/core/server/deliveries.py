@@ -162,7 +162,7 @@ class Deliveries:
     def _add_deliveries(self, state: RequestState, cached: RangeSet, fan_outs: RangeMap[FanOut], serial: int) -> int:
         """Add the deliveries to one client to the fan-outs, as far as window and quota allow.
 
-        The deliveries measure no round trip if ``serial`` is 0.
+        ``serial`` is the lowest serial number of the batch's fetches, or 0 if the deliveries measure no round trip.
 
         Returns:
             The number of chunks in these deliveries.

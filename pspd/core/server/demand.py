@@ -132,7 +132,7 @@ class Demand:
     def acknowledge_requests(self) -> None:
         """Send the REQUEST_ACKs that are due, so that clients wait longer before they repeat their requests.
 
-        Call this after requests have been served: the time to wait depends on whether deliveries are in flight.
+        Call this after requests have been served, because the time to wait depends on whether deliveries are in flight.
         """
         for state in self._to_acknowledge:
             member = state.member

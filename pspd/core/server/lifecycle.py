@@ -107,7 +107,7 @@ class Lifecycle:
     def member_joined(self, member: Member) -> None:
         """Note the holdings of a new member, and mark every file, so that the member gets its assignments."""
         self.awaited.discard(member.name)
-        # Files that the member has begun come first: the space that they need must not go to other files.
+        # Files that the member has begun come first, because the space that they need must not go to others.
         for file in sorted(self.files.values(), key=lambda file: file.file_id not in member.held_at_join):
             self.note_held_at_join(file, member)
             self._work.mark_owners(file.file_id, member.name)
@@ -120,13 +120,13 @@ class Lifecycle:
             file: the file.
             member: the member.
         """
-        known = member.held_at_join.get(file.file_id)
+        held = member.held_at_join.get(file.file_id)
         chunk_count = file.manifest.chunk_count
-        if known is not None and known.stop > chunk_count:  # the report is wrong: the file has fewer chunks
-            known = None
-        file.availability.add_arrived(member.name, known.verified if known else ())
+        if held is not None and held.stop > chunk_count:  # the report is wrong, because the file has fewer chunks
+            held = None
+        file.availability.add_arrived(member.name, held.verified if held else ())
         file.recipients.mark_present(member.name)
-        if known and known.complete and known.verified.chunk_count == chunk_count:
+        if held and held.complete and held.verified.chunk_count == chunk_count:
             file.recipients.mark_complete(member.name)
         if not member.reachable:
             file.shares.clear_acks(member.name)

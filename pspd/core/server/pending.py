@@ -31,7 +31,8 @@ class HolderRecord:
 
     Attributes:
         member: the member.
-        rtt: the estimator of the time from a broadcast to the head of the contribution that answers it.
+        rtt: the estimator of the time from a broadcast to the head of the contribution that answers it. The first
+            sample is the round-trip time that the member measured, if known.
         window: the limit on the chunks that the member is asked for at the same time.
         fetches: the fetches that the member is named to answer, in the order in which the member was named.
         asked_chunks: the number of chunks in ``fetches``.

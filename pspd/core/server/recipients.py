@@ -39,9 +39,9 @@ class Recipients:
             names: the names of the recipients.
             away_since: the time from which the recipients count as away, in nanoseconds; None if they are reachable.
         """
-        expected = dict.fromkeys(names, away_since)
-        self.count += len(expected)
-        self._away_since.update(expected)
+        added = dict.fromkeys(names, away_since)
+        self.count += len(added)
+        self._away_since.update(added)
 
     def mark_present(self, name: str) -> None:
         """Note that a client has joined, or is reachable again."""

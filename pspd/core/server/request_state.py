@@ -250,7 +250,7 @@ class RequestState:
         """
         self.number, self.requested_at = number, now
         self.window_chunks = window_chunks
-        if not self.wanted:  # earlier requests were served in full: a later delivery answers none of them
+        if not self.wanted:  # earlier requests were served in full, so no later delivery answers them
             self.echoes.clear()
         self.want(ranges)
         if ranges:

@@ -22,8 +22,8 @@ SRTT_US_MAX = 60_000_000
 """The longest round-trip time that the server notes, in microseconds. It replaces a longer one in a hello."""
 
 REQUEST_NUMBER_LAST = REQUEST_NUMBER_MAX - 2**20
-"""The highest request number of a session. A higher one ends the session, so request numbers never wrap: the client
-joins again and counts from 1. The 2**20 numbers above this one are left for requests that the client sends before it
+"""The highest request number of a session. A higher one ends the session, and the client joins again and counts from 1.
+So request numbers never wrap. The 2**20 numbers above this one are left for requests that the client sends before it
 learns that the session has ended."""
 
 
@@ -365,7 +365,7 @@ class Sessions:
         return fault
 
     def forget_held_at_join(self, file_id: FileId) -> None:
-        """Forget which chunks of a removed file members held when they joined: the file may be announced again."""
+        """Forget which chunks of a removed file members held when they joined, because it may be announced again."""
         for member in self.members.values():
             member.held_at_join.pop(file_id, None)
 

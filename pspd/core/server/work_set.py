@@ -96,7 +96,7 @@ class WorkSet:
         self.now = now
 
     def mark_changed(self, file_id: FileId) -> None:
-        """Mark a file for review: its availability has changed, or its phase or completion may have to change."""
+        """Mark a file for review, because its availability has changed, or its phase or completion may change."""
         self.changed_files[file_id] = None
         self.is_marked = self.serving_due = True
 
