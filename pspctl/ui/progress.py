@@ -80,7 +80,7 @@ class LineProgress(Progress):
         print(f"pspctl: {plain_text(text)}", file=sys.stderr, flush=True)
 
     def _show_idle_clients(self, file: FileView) -> None:
-        """Write once for each client that it delays the seeding; also write if no client is connected."""
+        """Write, once for each idle client, that it delays the seeding; also write if no client is connected."""
         self._show_if_no_client(file)
         for client, text in idle_texts_by_client(file).items():
             self._show_once(file, text, f"idle {client}")

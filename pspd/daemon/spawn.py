@@ -253,7 +253,7 @@ def default_folder() -> Path:
 
 
 class Launcher:
-    """Launches clients for a server or an agent. They stop when the server or the agent stops."""
+    """Launches clients for a server or an agent. The clients stop when the server or the agent stops."""
 
     def __init__(self) -> None:
         self._processes: list[DaemonProcess] = []

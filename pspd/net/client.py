@@ -130,7 +130,7 @@ class ClientPlane:
         self._on_unreadable = on_unreadable
         self._faults = faults
         self._driver: Driver[ClientEffect] = Driver(machine, self._execute)
-        self._server: Address = ("", 0)
+        self._server_address: Address = ("", 0)
         self._kept_links = True
         self._data_path = DataPathStatus()
         self._datagrams: DatagramSocket | None = None
@@ -163,7 +163,7 @@ class ClientPlane:
             PortTaken: no UDP socket can be bound.
         """
         self.leave()
-        self._server, self._kept_links = server, parameters.kept_links
+        self._server_address, self._kept_links = server, parameters.kept_links
         self._data_path = DataPathStatus()
         bound = bind_datagrams(_WILDCARD_HOST[family_of(server)], 0)
         self._datagrams = DatagramSocket(bound, self._on_datagram, self._faults)
@@ -187,13 +187,13 @@ class ClientPlane:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 if not self._kept_links:
-                    while (failure := await probe_tcp(self._server, timeout_seconds)) is not None:
+                    while (failure := await probe_tcp(self._server_address, timeout_seconds)) is not None:
                         data_path.note_tcp(failure)
                         await asyncio.sleep(TCP_PROBE_SECONDS)
                     data_path.note_tcp(None)
                 await data_path.ready.wait()
         if not data_path.ready.is_set():
-            raise NoDataPath(data_path.problem_text(self._server))
+            raise NoDataPath(data_path.problem_text(self._server_address))
 
     def leave(self) -> None:
         """End the session: close its UDP socket and its TCP connections. The files and the listener stay."""
@@ -265,7 +265,7 @@ class ClientPlane:
                 self._link.current.send(frame, views, on_unreadable=on_unreadable)
         elif len(self._connections) < CONNECTIONS_MAX:
             try:
-                connection = FrameConnection.dial(self._server, self, persistent=False)
+                connection = FrameConnection.dial(self._server_address, self, persistent=False)
             except OSError:
                 return  # the server asks for the chunks again
             self._connections.add(connection)

@@ -38,7 +38,7 @@ def now_ns() -> int:
 class Driver(Generic[E]):
     """Executes a machine's effects, and calls the machine when its timeout expires.
 
-    Call :meth:`pump` after every input. If the machine or an effect raises an error, the driver logs it and continues.
+    Call :meth:`pump` after every input. The driver logs an error of the machine or of an effect, and continues.
 
     Args:
         machine: the state machine.

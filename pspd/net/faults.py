@@ -68,7 +68,7 @@ class FaultyReceiver:
         self._delayed: tuple[bytes, Address] | None = None
 
     def __call__(self, data: bytes, source: Address) -> None:
-        """Drop, delay, pass on or duplicate a datagram. If it is passed on, pass on an earlier delayed one after it.
+        """Drop, delay, pass on or duplicate a datagram. After passing it on, pass on an earlier delayed datagram.
 
         Args:
             data: the datagram.

@@ -74,7 +74,8 @@ _ENDED: Final = ReceiveState.ENDED
 class FrameReceiver(Generic[ConnectionT]):
     """Reads frames from a stream socket.
 
-    It has no reference to the connection that owns it: a cycle would stay in memory until a garbage collection.
+    A receiver has no reference to the connection that owns it, because a cycle would stay in memory until a garbage
+    collection.
 
     Args:
         handler: the handler of the frames.

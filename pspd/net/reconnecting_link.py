@@ -75,7 +75,7 @@ class ReconnectingLink:
         self._backoff = Backoff(DIAL_SECONDS_MIN, DIAL_SECONDS_MAX, Random())
         self._dial_log = DialLog()
         self._session = 0
-        self._server: Address = ("", 0)
+        self._server_address: Address = ("", 0)
         self._data_path = DataPathStatus()
         self._is_stable = False
         self._timer: asyncio.TimerHandle | None = None
@@ -88,7 +88,7 @@ class ReconnectingLink:
             server: the address of the server's data port.
             data_path: the record of whether attempts succeed.
         """
-        self._session, self._server, self._data_path = session, server, data_path
+        self._session, self._server_address, self._data_path = session, server, data_path
         self._dial()
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class ReconnectingLink:
         self._timer = None
         self._is_stable = False
         try:
-            self.current = FrameConnection.dial(self._server, self._handler, persistent=True)
+            self.current = FrameConnection.dial(self._server_address, self._handler, persistent=True)
         except OSError as error:
             self._note_failure(error.strerror or str(error))
             self._dial_later()
@@ -127,11 +127,11 @@ class ReconnectingLink:
         self._timer = None
         self._is_stable = True
         self._backoff.reset()
-        self._dial_log.note_success(self._server)
+        self._dial_log.note_success(self._server_address)
 
     def _note_failure(self, why: str) -> None:
         self._data_path.note_tcp(why)
-        self._dial_log.note_failure(self._server, why)
+        self._dial_log.note_failure(self._server_address, why)
 
     def _dial_later(self) -> None:
         self._timer = self._loop.call_later(self._backoff.next_seconds(), self._dial)

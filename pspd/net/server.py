@@ -180,7 +180,7 @@ class ServerPlane:
         connection.close()
 
     def _identify(self, connection: FrameConnection, session: int) -> None:
-        """Make a connection the link of a session, and close the previous link; if the session is unknown, close it."""
+        """Make a connection the link of a session, and close the previous link; close a link of an unknown session."""
         if not self._machine.link_opened(session, now_ns()):
             connection.close()
             return

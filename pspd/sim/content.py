@@ -108,7 +108,7 @@ class _Entry:
 
 
 class BlankStore:
-    """Implements ``pspd.core.model.storage.Storage`` for zeros, which are always right: it records only ranges."""
+    """Implements ``pspd.core.model.storage.Storage`` for zeros, which are always right. It records only ranges."""
 
     def __init__(self) -> None:
         self._entries: dict[FileId, _Entry] = {}

@@ -94,7 +94,7 @@ class FileReconciler:
         self._reception = ReceptionLog(name)
         self._declined: dict[FileId, DeclinedFile] = {}
         self._last_delays: dict[FileId, float] = {}  # by declined file: the delay before the latest attempt
-        self._unverified: dict[FileId, None] = {}
+        self._files_to_verify: dict[FileId, None] = {}
         self._missing_before: set[FileId] = set()  # files that were missing at the last check
         self._unpacking: dict[FileId, asyncio.Task[None]] = {}
         self._dropped: set[FileId] = set()  # files that were dropped while they were being unpacked
@@ -201,7 +201,7 @@ class FileReconciler:
 
     def require_reverification(self, file_id: FileId) -> None:
         """Schedule the verification of a file between this session and the next: its stored bytes may be wrong."""
-        self._unverified[file_id] = None
+        self._files_to_verify[file_id] = None
         self.reverification_needed.set()
 
     async def reverify(self) -> None:
@@ -214,9 +214,9 @@ class FileReconciler:
                 such files, this is the error of the first one.
         """
         self.reverification_needed.clear()
-        removed = self._hooks.external_changes().removed if self._unverified else {}
+        removed = self._hooks.external_changes().removed if self._files_to_verify else {}
         failure = None
-        for file_id in list(self._unverified):
+        for file_id in list(self._files_to_verify):
             if file_id in removed:
                 self._decline_removed(file_id, removed[file_id])
             title = self._title(file_id)
@@ -229,7 +229,7 @@ class FileReconciler:
                 except Exception as error:
                     reason = self._boundary.contain("verify", title, error)
                     failure = failure or StorageError(reason)
-            del self._unverified[file_id]
+            del self._files_to_verify[file_id]
         if failure is not None:
             raise failure
 

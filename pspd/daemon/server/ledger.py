@@ -1,6 +1,7 @@
 """Stores the server's records of files and clients for a restart, but no byte of a file (R2).
 
-The ledger is an SQLite database in the state folder. It does not record holdings: clients report them when they rejoin.
+The ledger is an SQLite database in the state folder. It does not record holdings, as clients report them when
+they rejoin.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def prepare_folder(folder: Path) -> None:
 def _make_file_private(path: Path) -> None:
     """Create a ledger if it does not exist, and make it and its logs private to its owner before SQLite opens it.
 
-    SQLite gives new logs the mode of the ledger. Errors are ignored: SQLite reports a file that it cannot open.
+    SQLite gives new logs the mode of the ledger. Errors are ignored, because SQLite reports a file that it cannot open.
     """
     for suffix, flags in (("", os.O_CREAT), ("-wal", 0), ("-journal", 0)):
         with suppress(OSError):

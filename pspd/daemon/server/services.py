@@ -100,7 +100,7 @@ class ControlServicer(
         )
 
     async def Attend(self, request: members.AttendRequest, context: Context) -> AsyncIterator[members.AttendResponse]:
-        """Stream events to a member. An empty response comes first: it shows that the stream is open."""
+        """Stream events to a member. The first response is empty, and shows that the stream is open."""
         events = self._network.attend(request.session_id)
         yield members.AttendResponse()
         async for event in events:

@@ -204,7 +204,7 @@ class Records:
         replace_file(self.hidden_path(manifest.file_id, MANIFEST), encode_manifest(manifest))
 
     def completion(self, file_id: FileId) -> CompletionRecord | None:
-        """Return the completion record of a file; None if there is none, or it cannot be read.
+        """Return the completion record of a file; None if there is no record, or the record cannot be read.
 
         For a torn record, return a record with ``DAMAGED``: even a torn record shows that the file was finished.
         """

@@ -101,7 +101,7 @@ class UnpackedFolders:
     def publish(self, manifest: Manifest) -> None:
         """Give an unpacked folder its name (R10), unless it has the name already.
 
-        The completion record must exist already: after a crash, it shows that the folder is this client's.
+        The completion record must exist already, because after a crash it shows that the folder is this client's.
 
         Raises:
             StorageError: the folder cannot be renamed. The completion record is then removed.
@@ -127,7 +127,7 @@ class UnpackedFolders:
             remove_tree(path)
 
     def remove_all_unpacked(self) -> None:
-        """Remove all unpacked folders from the hidden folder: a crash may have damaged them. Errors are logged."""
+        """Remove all unpacked folders from the hidden folder, as a crash may have damaged them. Errors are logged."""
         for path in self._records.hidden_folder.glob("*.unpack*"):
             try:
                 remove_tree(path)

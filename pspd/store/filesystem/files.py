@@ -61,8 +61,8 @@ def create_private_folder(path: Path) -> None:
 def make_private(folder: Path) -> None:
     """Give a folder mode 0700, and the regular files directly in it mode 0600.
 
-    A file with a second name (hard link) keeps its mode: it may be a finished file, which has its source's mode. If a
-    mode cannot be changed, for example because the file system has no modes, log a warning and stop.
+    A file with a second name (hard link) keeps its mode, because it may be a finished file with the mode from its
+    manifest. If a mode cannot be changed, for example because the file system has no modes, log a warning and stop.
     """
     try:
         if os.stat(folder).st_mode & MODE_BITS != PRIVATE_FOLDER_MODE:

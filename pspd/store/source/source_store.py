@@ -165,7 +165,7 @@ class SourceStore:
         if hashing is not None and isinstance(content, FileContent) and content.state == hashing.state:
             digests = hashing.block_digests(progress)
         if digests is None:
-            manifest = self._read(progress)
+            manifest = self._hash_blocks(progress)
         else:
             manifest = Manifest.parse(self._name, content.size_bytes, digests, self._digest, mode=content.mode)
         content.require_unchanged()
@@ -173,7 +173,7 @@ class SourceStore:
         self._manifest = manifest
         return manifest
 
-    def _read(self, progress: Progress) -> Manifest:
+    def _hash_blocks(self, progress: Progress) -> Manifest:
         """Hash the blocks in this process, and return the manifest."""
         content, reported_bytes = self._content, 0
 
