@@ -34,7 +34,7 @@ class Deliver(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CloseLink:
-    """Close a member's TCP link."""
+    """Close a member's link, if it is open."""
 
     session: int
 

@@ -25,7 +25,7 @@ from pspd.core.wire.datagrams import AskedRange
 
 @dataclass(slots=True)
 class Entry:
-    """One range of a broadcast.
+    """One range of a broadcast, and its fetches.
 
     Attributes:
         asked: the range, and the members that answer.

@@ -145,7 +145,7 @@ class Demand:
     # -- the end of requests and deliveries
 
     def supersede(self, member: Member, file: SharedFile, number: int) -> RequestState:
-        """Note that a client's report on a file supersedes its earlier requests. Return its request.
+        """Note that a report supersedes earlier requests of a client for a file. Return the client's request.
 
         Args:
             member: the client.

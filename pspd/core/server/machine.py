@@ -319,7 +319,7 @@ class ServerMachine:
     # -- datagrams
 
     def receive_datagram(self, data: bytes | memoryview, source: Address, now: int) -> None:
-        """Handle a hello or a request, or drop the datagram.
+        """Handle a hello or a request, or drop the datagram. An internal error ends the sender's session.
 
         Args:
             data: the datagram.

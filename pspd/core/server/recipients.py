@@ -1,4 +1,4 @@
-"""The recipients of a file that left before they had it, and the clients that have the file or declined it."""
+"""The recipients of a file, and the clients that have the file or declined it."""
 
 from __future__ import annotations
 

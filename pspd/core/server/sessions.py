@@ -295,7 +295,8 @@ class Sessions:
     def note_datagram(self, member: Member, address: Address, downlink_ok: bool, now: int) -> None:
         """Renew the lease of a member that sent a datagram, and note the sender's address.
 
-        The member becomes or stays reachable if it has a data path and ``downlink_ok`` is set.
+        The first datagram of a client confirms its uplink: the path of datagrams to the server. The member becomes or
+        stays reachable if it has a data path and ``downlink_ok`` is set.
 
         Args:
             member: the member.

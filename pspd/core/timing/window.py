@@ -87,7 +87,7 @@ class Window:
             self._resize(self.chunks // 2)
 
     def discard_epoch(self) -> None:
-        """Discard the current epoch. The next one begins at the next delivery: idle time does not lower the rate."""
+        """Discard the current epoch. The next one begins at the next delivery, so idle time does not lower the rate."""
         self._epoch_start_ns = None
         self._delivered_chunks = 0
 
