@@ -81,7 +81,7 @@ def idle_texts(file: FileView) -> list[str]:
 
 
 def missing_clients_text(file: FileView) -> str:
-    """Return the names of the clients that were lost before they had a file, such as ``anna (lost 35.2 s ago)``.
+    """Return the names of the recipients that are away and may not have a file, such as ``anna (lost 35.2 s ago)``.
 
     After `MISSING_CLIENTS_MAX` names, the text only counts the other clients.
     """

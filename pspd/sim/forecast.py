@@ -51,7 +51,7 @@ class Forecast:
     """The results of a simulation.
 
     Attributes:
-        seeding_seconds: the time from the division until every owner held its share.
+        seeding_seconds: the time from the division until the file was seeded.
         exchange_seconds: the time from the start of the exchange until the server knew that every client had the file.
         first_client_seconds: the time from the start of the exchange until the first client had the file.
         last_client_seconds: the time from the start of the exchange until the last client had the file.
@@ -60,7 +60,7 @@ class Forecast:
         duplicate_bytes: the bytes of the contributions that the server dropped as duplicate or unsolicited.
         request_datagrams: the number of requests that the server received.
         broadcast_datagrams: the number of broadcasts that the server sent, counted for each member.
-        retransmit_count: the number of repeated requests and broadcasts.
+        retransmit_count: the number of repeated requests, and of fetches that were broadcast again.
         server_sent_bytes: all bytes that the server sent, headers included, TCP acknowledgements excluded.
         server_received_bytes: the bytes that the server received by TCP, headers included; datagrams are not counted.
         hit_count: the cache's hits, in chunks.

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class Reports:
     """Sends a member's reports in the order in which they were made; keeps each until the server accepts or refuses it.
 
-    Reports that are made during a call wait for the next call, so a busy server gets fewer calls. Unsent reports are
-    dropped when the next session begins, because the server then assigns every file again, and the member reports
+    Reports that are made during a call wait for the next call, so a busy server gets fewer calls. Unanswered reports
+    are dropped when the next session begins, because the server then assigns every file again, and the member reports
     again.
 
     Args:
@@ -41,12 +41,12 @@ class Reports:
         self._has_more.set()
 
     def forget(self, file_id: FileId) -> None:
-        """Drop all reports about a file: they are no longer true, and must not be repeated."""
+        """Drop all reports about a file, as they are no longer true, and must not be repeated."""
         for reports in (self._waiting, self._sending):
             reports[:] = [report for report in reports if report.file_id != file_id]
 
     def clear(self) -> None:
-        """Drop all unsent reports, as a new session begins."""
+        """Drop all unanswered reports, as a new session begins."""
         self._waiting.clear()
         self._sending.clear()
         self._has_more.clear()
