@@ -89,12 +89,12 @@ def _launch_through(agents: tuple[str, ...], count: int, folder: str, server: st
             )
     started: list[tuple[str, str]] = []
     for index, agent in enumerate(agents):
-        part = count * (index + 1) // len(agents) - count * index // len(agents)
-        if not part:
+        client_count = count * (index + 1) // len(agents) - count * index // len(agents)
+        if not client_count:
             continue
         try:
             with Api(AgentClient(Peer.agent(agent))) as api:
-                started += [(name, agent) for name in api.run(api.client.launch_clients(part, folder, server))]
+                started += [(name, agent) for name in api.run(api.client.launch_clients(client_count, folder, server))]
         except PspError as error:
             if not started:
                 raise

@@ -108,10 +108,10 @@ def _require_possible(client_count: int, cache: int | str | None) -> None:
 def _run(path: Path, folder: RunFolder, server_arguments: list[str], deadline: Deadline, progress: Progress) -> RunView:
     """Create the folder of the copies, and run the network in it; return the answer.
 
-    After an error, if the folder is new, remove the clients' folders and the folder itself, if they are empty.
+    After an error, if this call created the folder, remove it and the clients' folders, if they are empty.
     """
     copies_dir = folder.copies_dir
-    is_new = not os.path.lexists(copies_dir)
+    was_absent = not os.path.lexists(copies_dir)
     try:
         copies_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -124,7 +124,7 @@ def _run(path: Path, folder: RunFolder, server_arguments: list[str], deadline: D
             with contextlib.closing(LocalNetwork(folder)) as network:
                 return _distribute(path, network, server_arguments, deadline, progress)
     except BaseException:
-        for created in [*folder.client_folders, copies_dir] if is_new else []:
+        for created in [*folder.client_folders, copies_dir] if was_absent else []:
             with contextlib.suppress(OSError):  # the folder is not empty, or was never created
                 created.rmdir()
         raise

@@ -127,7 +127,7 @@ class _Drain:
             except WrongState as error:
                 self.outage.note_answer()
                 if refusal_count % ATTEMPTS_PER_STATUS == 0:
-                    self._check_files(error, is_first=refusal_count == 0)
+                    self._check_files(error, is_first_refusal=refusal_count == 0)
                 refusal_count += 1
                 if self.outage.deadline.has_passed:
                     raise TimedOut(f"not drained after {self.outage.deadline.timeout_text}: {error}") from error
@@ -150,7 +150,7 @@ class _Drain:
         remaining = [name for name in self.names if states.get(name) == "connected"]
         return api.run(api.client.stop_clients(remaining)) if remaining else []
 
-    def _check_files(self, refusal: WrongState, *, is_first: bool) -> None:
+    def _check_files(self, refusal: WrongState, *, is_first_refusal: bool) -> None:
         """Raise WrongState if, without a deadline, the wait would never end.
 
         At the first refusal, show the refusal and the files that are held back.
@@ -159,7 +159,7 @@ class _Drain:
         if self.outage.deadline.timeout_seconds is None:
             for file in files:
                 self._require_accepting_client(file)
-        if is_first:
+        if is_first_refusal:
             self.outage.progress.show_note(f"waiting: {refusal}")
             for file in filter(release_advice, files):
                 self.outage.progress.show_note(f"{plain_text(file['name'])}: {release_advice(file)}")

@@ -33,7 +33,7 @@ def file_state_text(file: FileView) -> str:
 
 
 def progress_text(file: FileView) -> str:
-    """Return the percentage of a file that the clients that accept it hold on average; 100 % if it is complete.
+    """Return how much of a file the clients that accept it hold on average, in percent; 100 % if it is complete.
 
     If the file lists no such client, return the percentage of the file's clients that have the whole file.
     """

@@ -96,7 +96,7 @@ class MemberDaemon:
         storage: the store of the member's files.
         source: whether the member is a source, which holds one file and requests none.
         faults: the faults to inject into received datagrams; None for none.
-        hooks: the functions that unpack a finished file, report it as finished, and find external changes of files.
+        hooks: the functions that unpack a verified file, flush a finished one, and find external changes of files.
 
     Attributes:
         name: the member's name.
