@@ -86,7 +86,7 @@ class Forwarder:
     @property
     def _retry_state(self) -> tuple[bool, int]:
         """A value that changes when waiting requests may be tried again, and also when the cache becomes full."""
-        return self._cache_has_room, self._work.retry_epoch
+        return self._cache_has_room, self._work.retry_event_count
 
     @property
     def _cache_has_room(self) -> bool:

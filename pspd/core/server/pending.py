@@ -230,8 +230,8 @@ class Pending:
     def cut_into_units(self, fetch: Fetch) -> list[Fetch]:
         """Replace a fetch by one fetch for each unit that overlaps the range, and return the new fetches.
 
-        The new fetches name no holder, and are not queued. Members hold whole units: a member that does not hold the
-        whole range may hold some of the units.
+        The new fetches name no holder, and are not queued. Members hold whole units, so a member that does not hold
+        the whole range may hold some of the units.
         """
         self._timers.cancel(fetch)
         self.broadcast_queue.pop(fetch, None)

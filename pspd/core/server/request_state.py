@@ -144,7 +144,7 @@ class RequestState:
 
     A chunk is *wanted* until it is sent, then *in flight* until the client acknowledges its delivery, or the delivery
     is lost or presumed lost. The window limits the chunks in flight. A delivery that is *presumed lost* may have
-    arrived: a later request may acknowledge its number.
+    arrived, so a later request may acknowledge its number.
 
     Args:
         _fetches: the fetches of the file.

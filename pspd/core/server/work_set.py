@@ -42,8 +42,8 @@ class WorkSet:
         now: the time of the last input, in nanoseconds.
         is_marked: whether something was marked since the last review began.
         serving_due: whether there is work: something is marked, or requests may be served now.
-        retry_epoch: the number of events after which waiting requests may be tried again: for example the end of a
-            fetch, another holder of chunks, a new data path, or a shorter wait queue.
+        retry_event_count: the number of events after which waiting requests may be tried again: for example the end of
+            a fetch, another holder of chunks, a new data path, or a shorter wait queue.
         drop_counts: the number of dropped inputs, by reason.
         endings: the reason of each session that must end, by session number.
         uplink_sessions: the session numbers of clients whose first datagram has arrived.
@@ -56,7 +56,7 @@ class WorkSet:
     now: int = 0
     is_marked: bool = False
     serving_due: bool = False
-    retry_epoch: int = 0
+    retry_event_count: int = 0
     drop_counts: Counter[DropReason] = field(default_factory=Counter)
     endings: dict[int, Ending] = field(default_factory=dict)
     uplink_sessions: dict[int, None] = field(default_factory=dict)
@@ -163,7 +163,7 @@ class WorkSet:
 
     def mark_retry_waiting(self) -> None:
         """Note that waiting requests may be tried again, because they may be able to start more fetches now."""
-        self.retry_epoch += 1
+        self.retry_event_count += 1
         self.serving_due = True
 
     # -- for the machine
