@@ -34,7 +34,7 @@ def status(settings: Settings, file: str | None, watch: bool) -> None:
 
     Shows the server, its cache, its clients and its files. With a file's name, its id or the first digits
     of its id, shows that file in full: how much each client has, and how much the exchange moved, beside the ideal.
-    With --watch on a terminal, active files and clients with problems come first, and the rest is counted.
+    With --watch on a terminal, shows as much as fits, active files and clients with problems first.
 
     Examples:
       pspctl status

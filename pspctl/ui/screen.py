@@ -20,8 +20,8 @@ SOURCE_ROWS_MAX = 2
 TEXT_LINES_MAX = 4
 """The largest number of lines about stalled files, and about the problems of clients."""
 CLIENT_ROWS_MIN = 3
-"""If lines are scarce, this many clients with problems come before a second file, and this many clients of a file
-before the file's exchange."""
+"""If lines are scarce, this many clients with problems have priority over a second file, and this many clients of a
+file over the table of its exchange."""
 
 Row = TypeVar("Row")
 

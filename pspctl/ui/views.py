@@ -107,7 +107,10 @@ class DurationsView(TypedDict):
 
 
 class MissingClientView(TypedDict):
-    """A recipient that was lost before it had the file; ``given_up`` is true once it has been away for a full lease."""
+    """A recipient that left, or became unreachable, before it had the file.
+
+    ``given_up`` is true once it has been away for a full lease.
+    """
 
     name: str
     away_seconds: float

@@ -94,7 +94,7 @@ class DeliveryParts:
             try:
                 written = self._storage.write(part.file_id, part.start, part.stop, buffer[: part.length])
                 self._machine.delivery_stored(part, written, now_ns())
-            except Exception as error:  # any error affects only this file
+            except Exception as error:  # other files go on, unless the whole store has failed
                 self._on_error(part.file_id, error)
         return part
 
@@ -109,7 +109,7 @@ class ClientPlane:
     Args:
         machine: the client's state machine.
         storage: the client's store.
-        execute_control: called with each effect that sends nothing, to execute it.
+        execute_control: called with each effect that sends neither a datagram nor a frame, to execute it.
         on_unreadable: called with the id of a file whose held chunks cannot be read: the file must be verified again.
         on_error: called with a file's id and the error if received chunks cannot be stored.
         faults: the faults to inject into received datagrams; None for none.
@@ -253,7 +253,7 @@ class ClientPlane:
         """
         try:
             payload = self._storage.payload(frame.file_id, frame.start, frame.stop)
-        except Exception as error:  # any error affects only this file
+        except Exception as error:  # other files go on, unless the whole store has failed
             log.warning("cannot send chunks [%d, %d): %s", frame.start, frame.stop, error)
             log.debug("cannot send chunks: stack trace:", exc_info=error)
             self._on_unreadable(frame.file_id)

@@ -185,7 +185,7 @@ class Checks(Observer):
                 if share.owner == client.name and not verified.covers(share.start, share.stop) and self.data_intact:
                     raise Violation("R2 every share is held", f"{client.name} does not hold all of its share {share}")
         if self.data_intact and held.chunk_count < manifest.chunk_count:
-            raise Violation("R2 every share is held", "no client holds some chunk")
+            raise Violation("R2 every share is held", "some chunk is held by no client")
 
     # -- clients
 

@@ -31,7 +31,7 @@ class Content:
     has_bytes: ClassVar[bool] = True
 
     def digest(self, parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
-        """Return the digest of the concatenated parts of a manifest or block."""
+        """Return the digest of concatenated parts: the bytes of a block or piece, or the fields of a file id."""
         return blake3_digest(parts)
 
     def bytes_of(self, size_bytes: int, seed: int) -> bytes:
@@ -69,7 +69,7 @@ class BlankContent(Content):
     def digest(self, parts: Iterable[bytes | bytearray | memoryview]) -> bytes:
         """See ``Content.digest``."""
         parts = tuple(parts)
-        if len(parts) > 1 and isinstance(parts[0], bytes):  # the parts of a file id; all other parts are zeros
+        if len(parts) > 1 and isinstance(parts[0], bytes):  # the fields of a file id; any other input is zeros
             return blake3_digest(parts)
         length = sum(map(len, parts))
         known = self._digests.get(length)

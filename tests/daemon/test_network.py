@@ -301,7 +301,7 @@ async def test_session_is_attended_once() -> None:
     async with in_process(FAST) as network:
         (client,) = await network.join("a")
         session = client.daemon.session_number
-        with pytest.raises(WrongState, match="'a' attends already"):
+        with pytest.raises(WrongState, match="the session of 'a' has a stream of events already"):
             await anext(client.daemon.client.attend(session))
         network.server.renew(session)
 

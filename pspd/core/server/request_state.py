@@ -33,7 +33,7 @@ class Echo(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class DeferralBudget:
-    """The time for which fetches of a file may still be deferred, to keep chunks that slower clients want in the cache.
+    """The time for which fetches of a file may still be deferred, so that chunks stay cached for slower clients.
 
     Clients of equal speed drift apart, because their machines schedule them differently. If the distance between two
     clients exceeds the cache, chunks must be fetched twice. Short pauses avoid that, but a slow client must not slow
@@ -79,8 +79,8 @@ class FileDemand:
 
     Attributes:
         budget: the time for which fetches may still be deferred for slower clients.
-        straggler_acks: a client is a straggler if it acknowledged nothing during more than this number of
-            acknowledgements for each client that wants chunks.
+        straggler_acks: a client is a straggler if, since its own last acknowledgement, the clients that want chunks
+            have sent more than this number of acknowledgements each, on average.
         wanting: the requests that want chunks, in the order in which they began to want chunks.
         ack_count: how many requests have acknowledged deliveries in flight.
         cursor: the chunk at which the next fetch starts. All clients share it, so that one fetch serves many.
@@ -126,7 +126,7 @@ class Requester:
     Attributes:
         member: the member.
         states: the member's request for each file, by the file's id.
-        quota_used_chunks: the number of chunks in deliveries to the member whose buffers are not released yet.
+        quota_used_chunks: the number of chunks in the deliveries to the member that still occupy the server's memory.
     """
 
     member: Member
@@ -337,4 +337,4 @@ class RequestState:
         assert self.in_flight_chunks == sum(span.chunk_count for span in self.in_flight.values())
         assert not self.wanted.intersection(in_flight), f"{self.member.name} wants chunks that are in flight"
         is_wanting = self in self.demand.wanting
-        assert is_wanting == bool(self.wanted), f"the request of {self.member.name} wants chunks: {not is_wanting}"
+        assert is_wanting == bool(self.wanted), f"{self.member.name}: wants chunks or is listed as wanting"

@@ -20,7 +20,8 @@ class Progress(NamedTuple):
 
     Attributes:
         session: the number of the owner's session.
-        request_number: the number of the owner's latest request or report about the file; 0 if there is none.
+        request_number: the highest number of a request for the file that the owner has sent, or named in a report as
+            its newest; 0 if there is none.
         delivery_number: the number of the oldest delivery in flight to the owner; 0 if there is none.
         delivery_since: the time since which every snapshot of this session has shown this delivery, in nanoseconds.
     """
@@ -80,8 +81,8 @@ class ShareMonitor:
     def _take_snapshots(self, file: SharedFile, previous: dict[str, Progress], now: int) -> list[str]:
         """Take a snapshot of each connected owner that does not hold all its shares, and set the timer of the next.
 
-        An owner has made no progress if it sent no request or report since the previous snapshot of the same session,
-        or if the same delivery has been the oldest one in flight to it for too long.
+        An owner has made no progress if its request number has not grown since the previous snapshot of the same
+        session, or if the same delivery has been the oldest one in flight to it for too long.
 
         Args:
             file: the file.

@@ -67,7 +67,7 @@ class MemberQueues:
             WrongState: another stream reads the queue.
         """
         if session in self._claimed:
-            raise WrongState(f"{name!r} attends already: a session has one stream of events")
+            raise WrongState(f"the session of {name!r} has a stream of events already")
         self._claimed.add(session)
         return self._queues[session]
 

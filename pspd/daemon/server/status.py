@@ -163,7 +163,7 @@ class StatusMessages:
         return status_messages.cache_to_pb(self._machine.cache)
 
     def clients(self) -> list[network_pb2.Client]:
-        """Return the messages for all members and lost clients, sorted by name."""
+        """Return the messages for all members, and for clients whose session has ended, sorted by name."""
         return status_messages.clients_to_pb(self._machine)
 
     def files(self, *, with_clients: bool) -> list[network_pb2.File]:

@@ -138,7 +138,9 @@ class CompletionRecord:
         raise ValueError("the record has another format")
 
     def may_have_lost_bytes(self, boot_id: str) -> bool:
-        """Return whether the machine may have crashed before the file was flushed; also True for ``DAMAGED``.
+        """Return whether a crash of the machine, or the disk, may have damaged the file.
+
+        The result is False for ``UNVERIFIED``: such a file is verified for another reason.
 
         Args:
             boot_id: the present boot id.

@@ -99,7 +99,9 @@ class UnpackedFolders:
             unpack_all()
 
     def publish(self, manifest: Manifest) -> None:
-        """Give an unpacked folder its name (R10), unless it has the name already.
+        """Give an unpacked folder its name (R10).
+
+        Do nothing if the name is taken: after `ensure_unpacked`, only an equal folder can have it.
 
         The completion record must exist already, because after a crash it shows that the folder is this client's.
 
