@@ -111,7 +111,7 @@ def safety_text(file: FileView) -> str:
     if file["min_holder_count"] == 0:
         return "not safe: some chunks are on no reachable client: keep the original, or start lost clients again"
     if file["min_holder_count"] < SAFE_HOLDERS:
-        return "not safe: some chunks are on only one client: keep that client and the original"
+        return "not safe: some chunks are on one client only, perhaps not all on the same: keep all and the original"
     holders = f"at least {file['min_holder_count']} clients"
     return f"safe: each chunk is on {holders}, so one client and the original may be lost"
 
@@ -142,7 +142,7 @@ def _missing_chunks_text(holder: str, ranges: list[MissingRangeView], refusal: s
     if not holder and any_refused:
         last = "and clients declined the file: resolve their reasons, then seed it again if chunks are still missing"
     elif not holder:
-        last = "never held by a client: seed the file again"
+        last = "no earlier holder is known: seed the file again"
     elif refusal:
         # The reason says what to do. Until that is done, the client would decline the file again.
         last = f"last held by {plain_text(holder)}, which declined it: {plain_text(refusal)}"

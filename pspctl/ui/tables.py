@@ -191,16 +191,16 @@ def contexts_table(current: str | None, addresses: Mapping[str, str]) -> FittedT
 def cache_text(cache: CacheView) -> str:
     """Return one line about the cache."""
     return (
-        f"cache {_cache_usage_text(cache)}, at most {size_text(cache['high_water_bytes'])};"
+        f"cache {_cache_usage_text(cache)}, highest use {size_text(cache['high_water_bytes'])};"
         f" {count_text(cache['hit_count'], 'hit')}, {count_text(cache['miss_count'], 'miss', 'misses')},"
         f" {cache['join_count']} aggregated, {cache['eviction_count']} evicted"
     )
 
 
 def _cache_usage_text(cache: CacheView) -> str:
-    # A chunk of an aggregated request costs no broadcast, but is not a hit either.
-    request_count = cache["hit_count"] + cache["miss_count"] + cache["join_count"]
-    hits = percent_text(cache["hit_count"], request_count)
+    # All counts are in chunks. A chunk of an aggregated request costs no broadcast, but is not a hit either.
+    requested_chunks = cache["hit_count"] + cache["miss_count"] + cache["join_count"]
+    hits = percent_text(cache["hit_count"], requested_chunks)
     return f"{size_text(cache['used_bytes'])} of {size_text(cache['capacity_bytes'])} used, hit ratio {hits}"
 
 

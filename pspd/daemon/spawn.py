@@ -113,7 +113,7 @@ class DaemonProcess:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process has ended."""
+        """Whether the process has ended; if so, it is reaped."""
         return self._process.poll() is not None
 
     def read_ready(self) -> bool:
@@ -309,7 +309,7 @@ class Launcher:
         if not process.read_log():
             loop = asyncio.get_running_loop()
             loop.remove_reader(process.log_pipe)
-            loop.call_later(REAP_SECONDS, lambda: process.has_ended)
+            loop.call_later(REAP_SECONDS, lambda: process.has_ended)  # reaps it
 
     def _close(self, process: DaemonProcess) -> None:
         asyncio.get_running_loop().remove_reader(process.log_pipe)

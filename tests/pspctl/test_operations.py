@@ -18,7 +18,7 @@ StartAgent = Callable[[], tuple[AgentServicer, str]]
 @pytest.mark.parametrize("command", [["cache"], ["cache", "show"]], ids=" ".join)
 def test_cache_shows_the_cache(pspctl: Pspctl, command: list[str]) -> None:
     assert pspctl(*command).stdout == (
-        "cache 8.0 KiB of 64.0 MiB used, hit ratio 75.0 %, at most 0 B; 3 hits, 1 miss, 0 aggregated, 0 evicted\n"
+        "cache 8.0 KiB of 64.0 MiB used, hit ratio 75.0 %, highest use 0 B; 3 hits, 1 miss, 0 aggregated, 0 evicted\n"
     )
     document = json.loads(pspctl(*command, "-o", "json").stdout)
     assert document["schema_version"] == 1

@@ -51,7 +51,7 @@ def test_wait_notes_missing_chunks_of_stalled_file(pspctl: Pspctl, fake: FakeSer
     assert result.exit_code == 0
     assert result.stderr == (
         "pspctl: big.iso is stalled: chunks [0, 8) have no reachable holder,"
-        " never held by a client: seed the file again\n"
+        " no earlier holder is known: seed the file again\n"
     )
     for option in (["-q"], ["-o", "json"]):
         assert pspctl("wait", "big.iso", *option).stderr == ""
@@ -66,7 +66,7 @@ def test_missing_chunks_are_grouped_by_last_holder(pspctl: Pspctl, fake: FakeSer
     fake.files = [file(state=network_pb2.FILE_STATE_STALLED, missing_ranges=missing)]
     assert pspctl("wait", "big.iso").stderr.splitlines()[0] == (
         "pspctl: big.iso is stalled: chunks [0, 1), [4, 5), [6, 7) have no reachable holder,"
-        " never held by a client: seed the file again;"
+        " no earlier holder is known: seed the file again;"
         " chunks [2, 3) have no reachable holder, last held by anna: start it again; and 1 more range"
     )
 

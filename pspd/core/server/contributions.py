@@ -159,7 +159,7 @@ class Contributions:
     def _require_verification(self, member: Member | None, file: SharedFile, span: Range) -> None:
         """Note that a sender of wrong bytes lacks a range, and tell this member to verify the file.
 
-        Do nothing if the sender is not connected, or no part of the range counts as arrived at it.
+        Do nothing if the sender is not connected, or if the server already knows that it lacks the whole range.
         """
         if member is not None and file.availability.remove_arrived(member.name, [span]):
             self._work.emit(VerifyFile(member.session, file.file_id))

@@ -80,7 +80,10 @@ class Recipients:
         self._work.mark_changed(self._file_id)
 
     def withdraw_decline(self, name: str) -> bool:
-        """Note that a client accepts the file. If it had declined the file, mark the owners; return whether it had."""
+        """Note that a client accepts the file; return whether it had declined it.
+
+        If it had, the shares may be given to other owners: mark the file for this.
+        """
         had_declined = self.decline_reasons.pop(name, None) is not None
         if had_declined:
             self._work.mark_owners(self._file_id)

@@ -16,8 +16,8 @@ _GRANULARITY_NS = MILLISECOND_NS
 _JITTER = 0.25
 
 LINEAR_TIMEOUTS = 4
-"""The most timeouts in a row that cause no backoff, as with Linux's thin-stream timeouts. Requests and broadcasts are
-small datagrams; TCP carries the data, with its own congestion control."""
+"""After this many expired timeouts in a row, the next one is still not longer, as with Linux's thin streams: five have
+the same length. Requests and broadcasts are small datagrams; TCP carries the data, with its own congestion control."""
 
 
 class RttEstimator:

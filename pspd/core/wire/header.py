@@ -32,7 +32,8 @@ class Kind(IntEnum):
 class DropReason(StrEnum):
     """The reasons for dropping an input: a datagram, frame, unit, connection or report.
 
-    Drops are counted by reason. docs/protocol.md explains each reason.
+    Drops are counted by reason. docs/protocol.md explains each reason. ``TOO_LONG`` is for an input above the limit of
+    all datagrams or frames, ``BAD_LENGTH`` for one with another length than its kind and its ranges require.
     """
 
     TOO_SHORT = "too_short"
