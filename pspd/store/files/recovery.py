@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -254,9 +254,13 @@ class FileRecovery:
         if is_right and not (manifest.is_folder and may_be_damaged):
             # Without FLUSHED, a folder that the user has changed would count as damaged after the next crash.
             boot_id = FLUSHED if manifest.is_folder else self.boot_id
-            with suppress(StorageError):  # some file systems cannot flush a folder
+            try:
                 self.flush(manifest)
                 boot_id = FLUSHED
+            except StoreFailed:
+                raise
+            except StorageError as error:  # some file systems cannot flush a folder
+                _LOG.warning("%s is verified again after the next start of the machine: %s", manifest.name, error)
             self._records.save_completion(manifest, state, boot_id)
             return file
         if manifest.is_folder or may_be_damaged or (is_unchanged and not self._trusts_records):

@@ -52,7 +52,7 @@ def decode_ranges(data: bytes, chunk_count: int) -> tuple[RangeSet, bool]:
     return ranges, whole_bytes == len(data)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Journal:
     """One file's journal.
 
@@ -114,7 +114,7 @@ class FileStatus(Enum):
     CHANGED = auto()  # like FINISHED, but another program has changed it; its verified units can be sent
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class StoredFile:
     """A file's verified chunks, bytes, journal and status. Only the methods of this class set the fields.
 
