@@ -260,7 +260,7 @@ class FileRecovery:
             except StoreFailed:
                 raise
             except StorageError as error:  # some file systems cannot flush a folder
-                _LOG.warning("%s is verified again after the next start of the machine: %s", manifest.name, error)
+                _LOG.warning("cannot flush %r: %s", manifest.name, error)
             self._records.save_completion(manifest, state, boot_id)
             return file
         if manifest.is_folder or may_be_damaged or (is_unchanged and not self._trusts_records):
